@@ -1,0 +1,24 @@
+//! sipbox's protocol machines: pure functions and state machines over bytes and time.
+//!
+//! Nothing here opens a socket or a file, reads a clock, draws a random number, spawns, sleeps,
+//! locks or prints (ARCHITECTURE.md, invariant 1). `sipbox-io` feeds the machines and carries out
+//! what they ask for.
+//!
+//! Arrows go down only:
+//!
+//! ```text
+//! registrar proxy gateway presence relay trace
+//! machine
+//! client dialog auth store rewrite ng mos
+//! transaction sdp media
+//! sip framing
+//! time rng limits flow timer
+//! ```
+
+pub mod flow;
+pub mod limits;
+pub mod machine;
+pub mod media;
+pub mod rng;
+pub mod store;
+pub mod time;

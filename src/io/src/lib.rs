@@ -1,0 +1,1 @@
+//! Everything of sipbox that can block: sockets, files, databases, clocks.
