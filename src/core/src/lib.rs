@@ -9,7 +9,8 @@
 //! ```text
 //! registrar proxy gateway presence relay trace
 //! machine
-//! client dialog auth store rewrite ng mos
+//! rewrite
+//! client dialog auth store ng mos
 //! transaction sdp media
 //! sip framing
 //! time rng limits flow timer
