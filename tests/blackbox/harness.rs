@@ -1,0 +1,52 @@
+//! The harness itself: a test that can't see a failure is worth nothing, so its own eyes are tested.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+use harness::{Process, TempDir, loopback};
+use std::process::Command;
+use std::time::Duration;
+
+fn shell(script: &str) -> Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    Process::start(command)
+}
+
+#[test]
+fn a_child_is_read_and_reaped() {
+    let mut child = shell("echo one; echo two; echo log >&2; exit 3");
+    assert_eq!(child.exit_code(Duration::from_secs(5)), 3);
+    let second = child.stdout.wait(0, Duration::from_secs(5), |line| (line == "two").then_some(()));
+    assert!(second.is_some());
+    assert_eq!(
+        child.stderr.wait(0, Duration::from_secs(5), |line| Some(line.to_owned())).as_deref(),
+        Some("log")
+    );
+    assert!(child.stdout.wait(0, Duration::from_secs(5), |line| (line == "three").then_some(())).is_none());
+}
+
+#[test]
+fn a_dropped_child_is_gone() {
+    let child = shell("exec sleep 600");
+    let proc = format!("/proc/{}", child.pid());
+    assert!(std::path::Path::new(&proc).exists());
+    drop(child);
+    assert!(!std::path::Path::new(&proc).exists());
+}
+
+#[test]
+fn what_hangs_is_told() {
+    let mut child = shell("exec sleep 600");
+    assert!(child.wait(Duration::from_millis(50)).is_none());
+}
+
+#[test]
+fn directories_and_addresses_are_ones_own() {
+    let (one, two) = (TempDir::new(), TempDir::new());
+    assert_ne!(one.path(), two.path());
+    assert_ne!(loopback(), loopback());
+    let path = one.path().to_owned();
+    drop(one);
+    assert!(!path.exists());
+}
