@@ -20,6 +20,7 @@ pub mod flow;
 pub mod limits;
 pub mod machine;
 pub mod media;
+pub mod ng;
 pub mod rng;
 pub mod store;
 pub mod time;
