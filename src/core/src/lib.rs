@@ -24,3 +24,5 @@ pub mod ng;
 pub mod rng;
 pub mod store;
 pub mod time;
+pub mod timer;
+pub mod transaction;

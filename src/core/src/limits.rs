@@ -8,6 +8,11 @@ pub const SIP_MESSAGE_BYTES: usize = 65_535;
 /// Header fields in one message; folding and a hostile peer cost time for each.
 pub const SIP_HEADERS: usize = 256;
 
+// --- Transactions ---
+
+/// Transactions of each kind (server, client) that one machine holds, 32 s each; beyond it a request gets 503.
+pub const TRANSACTIONS: usize = 131_072;
+
 // --- Asking (machines) ---
 
 /// Questions that one machine may have open at a time (database, DNS, relay); beyond it a request gets 503.

@@ -5,6 +5,7 @@
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 /// A seeded cryptographic generator.
 pub struct Rng(ChaCha12Rng);
@@ -44,5 +45,27 @@ impl Rng {
     /// `length` characters of A-Z, a-z, 0-9: 5.95 bits each.
     pub fn token(&mut self, length: usize) -> String {
         (0..length).map(|_| ALPHANUMERIC[self.below(62) as usize] as char).collect()
+    }
+}
+
+/// Hashing of what a peer chose (branches, tags, Call-IDs) under a secret, so that nobody can aim at one bucket.
+/// The standard library's own state would draw its secret from the operating system by itself.
+#[derive(Clone)]
+pub struct KeyedHash([u64; 2]);
+
+impl KeyedHash {
+    pub fn new(rng: &mut Rng) -> Self {
+        KeyedHash([rng.u64(), rng.u64()])
+    }
+}
+
+impl BuildHasher for KeyedHash {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0[0]);
+        hasher.write_u64(self.0[1]);
+        hasher
     }
 }
