@@ -129,7 +129,7 @@ fn invite_client_a_and_b() {
     let id = bench.send("INVITE", Transport::Udp);
     bench.until(31_999);
     assert_eq!(bench.times("INVITE"), [0, 500, 1500, 3500, 7500, 15500, 31500]);
-    assert_eq!(bench.told, []);
+    assert!(bench.told.is_empty());
     bench.until(32_000);
     assert_eq!(bench.told, [Event::TimedOut(id), Event::ClientEnded(id)]);
     bench.assert_empty();
@@ -153,7 +153,7 @@ fn invite_client_waits_for_ever_once_it_rings() {
     assert_eq!(bench.hear("INVITE", 180), Answered::Pass(id));
     bench.until(500_000);
     assert_eq!(bench.times("INVITE"), [0, 500]);
-    assert_eq!(bench.told, []);
+    assert!(bench.told.is_empty());
     assert_eq!(bench.layer.client_state(id), Some(ClientState::Proceeding));
 }
 
@@ -169,7 +169,7 @@ fn invite_client_acknowledges_a_failure_for_d() {
     assert_eq!(bench.hear("INVITE", 200), Answered::Absorbed);
     assert_eq!(bench.times("ACK"), [100, 5_000]);
     bench.until(32_099);
-    assert_eq!(bench.told, []);
+    assert!(bench.told.is_empty());
     bench.until(32_100);
     assert_eq!(bench.told, [Event::ClientEnded(id)]);
     assert_eq!(bench.hear("INVITE", 486), Answered::Stray);
@@ -195,7 +195,7 @@ fn invite_client_passes_each_2xx_for_m() {
         bench.until(31_000);
         assert_eq!(bench.hear("INVITE", 200), Answered::Pass(id));
         assert_eq!(bench.hear("INVITE", 486), Answered::Absorbed);
-        assert_eq!(bench.times("ACK"), []);
+        assert!(bench.times("ACK").is_empty());
         bench.until(32_000);
         assert_eq!(bench.told, [Event::ClientEnded(id)]);
         bench.assert_empty();
@@ -314,7 +314,7 @@ fn other_server_repeats_for_j() {
     let mut bench = Bench::new();
     let id = bench.ask("REGISTER", Transport::Udp);
     assert_eq!(bench.again("REGISTER", Transport::Udp), Received::Absorbed);
-    assert_eq!(bench.times("200"), []);
+    assert!(bench.times("200").is_empty());
     assert!(bench.answer(id, 200));
     bench.until(31_000);
     assert_eq!(bench.again("REGISTER", Transport::Udp), Received::Absorbed);
@@ -339,7 +339,7 @@ fn other_server_obeys_rfc_4320() {
     bench.until(3_500);
     assert!(bench.answer(id, 100));
     assert!(!bench.answer(id, 408), "never");
-    assert_eq!(bench.times("408"), []);
+    assert!(bench.times("408").is_empty());
     bench.assert_empty();
 
     // Nobody answered: the client gave up, and so do we.
@@ -409,7 +409,7 @@ fn a_cancel_waits_for_the_first_provisional_response() {
     let id = bench.send("INVITE", Transport::Udp);
     bench.layer.cancel(bench.now, id);
     bench.until(700);
-    assert_eq!(bench.times("CANCEL"), []);
+    assert!(bench.times("CANCEL").is_empty());
     assert_eq!(bench.hear("INVITE", 100), Answered::Pass(id));
     assert_eq!(bench.times("CANCEL"), [700]);
     bench.layer.cancel(bench.now, id);
