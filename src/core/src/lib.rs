@@ -13,9 +13,10 @@
 //! client dialog auth store ng mos
 //! transaction sdp media
 //! sip framing
-//! time rng limits flow timer
+//! time rng limits cidr flow timer
 //! ```
 
+pub mod cidr;
 pub mod flow;
 pub mod limits;
 pub mod machine;
