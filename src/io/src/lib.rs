@@ -1,1 +1,16 @@
 //! Everything of sipbox that can block: sockets, files, databases, clocks.
+//!
+//! A server is built in this order: parse flags (`bin`), [`listen::bind`], [`secrets::load`], make the machine,
+//! [`driver::run`]. The driver owns the machine, feeds it and carries out what it asks for.
+
+pub mod clock;
+pub mod driver;
+pub mod entropy;
+pub mod events;
+pub mod listen;
+pub mod log;
+pub mod ready;
+pub mod secrets;
+pub mod services;
+pub mod signals;
+pub mod start;

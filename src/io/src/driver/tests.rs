@@ -1,0 +1,205 @@
+//! A driver on loopback with a machine that echoes.
+
+use super::*;
+use crate::listen::{Spec, bind, parse};
+use sipbox_core::flow::Transport;
+use sipbox_core::time::Instant;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread::JoinHandle;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends each packet back on its flow; `ask` asks the relay, `later` is answered after a timeout.
+#[derive(Default)]
+pub(super) struct Echo {
+    outputs: VecDeque<Output>,
+    last: Option<Target>,
+    timeout: Option<Instant>,
+}
+
+impl Echo {
+    fn say(&mut self, text: &[u8]) {
+        if let Some(target) = self.last {
+            self.outputs.push_back(Output::Transmit { target, data: Bytes::copy_from_slice(text) });
+        }
+    }
+}
+
+impl Machine for Echo {
+    fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Packet { flow, data } => {
+                self.last = Some(Target::Flow(flow));
+                match &*data {
+                    b"ask" => self.outputs.push_back(Output::Ask {
+                        ticket: Ticket(7),
+                        question: Question::Relay {
+                            relay: 0,
+                            request: Bytes::from_static(b"d7:command4:pinge"),
+                        },
+                    }),
+                    b"resolve" => self.outputs.push_back(Output::Ask {
+                        ticket: Ticket(8),
+                        question: Question::Resolve { host: "localhost".into(), port: 5060 },
+                    }),
+                    b"later" => self.timeout = Some(now + Duration::from_millis(50)),
+                    _ => self.outputs.push_back(Output::Transmit { target: Target::Flow(flow), data }),
+                }
+            }
+            Input::Answer { ticket: Ticket(7), reply: Reply::Relay(reply) } => {
+                self.say(&reply.unwrap_or(Bytes::from_static(b"silence")));
+            }
+            Input::Answer { ticket: Ticket(8), reply: Reply::Resolve(found) } => {
+                self.say(if found.iter().any(|a| a.ip().is_loopback()) { b"found" } else { b"nothing" });
+            }
+            Input::Answer { .. } | Input::Reload | Input::Drain => {}
+            Input::FlowOpened { .. } => self.say(b"opened"),
+            Input::FlowClosed { .. } | Input::SendFailed { .. } => {}
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.timeout.is_some_and(|at| at <= now) {
+            self.timeout = None;
+            self.say(b"timeout");
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.timeout.is_none()
+    }
+
+    fn dump(&self, _: &mut Vec<String>) {}
+}
+
+/// A driver on a thread of its own, stopped when the test ends.
+pub(super) struct Running {
+    pub addresses: Vec<SocketAddr>,
+    orders: mpsc::UnboundedSender<Order>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
+}
+
+impl Running {
+    pub fn start(uris: &[&str], relays: Vec<SocketAddr>) -> Running {
+        let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+        let specs: Vec<Spec> = uris.iter().map(|uri| parse("--listen", uri, &all).unwrap()).collect();
+        let bound = bind(&specs, None).unwrap();
+        let addresses = bound.iter().map(|b| b.listener.local).collect();
+        let (orders, control) = mpsc::unbounded_channel();
+        let thread = std::thread::spawn(move || {
+            let options = Options {
+                command: "echo",
+                clock: Clock::start(),
+                drain: Duration::from_secs(1),
+                events: None,
+            };
+            let services = Services { relays, ..Services::default() };
+            let control = Control::Channel(control);
+            runtime()?.block_on(LocalSet::new().run_until(serve(
+                Echo::default(),
+                bound,
+                services,
+                options,
+                control,
+            )))
+        });
+        Running { addresses, orders, thread: Some(thread) }
+    }
+
+    pub fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+    }
+
+    pub fn join(mut self) {
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+fn phone() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.3.2:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn exchange(phone: &UdpSocket, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+    phone.send_to(data, to).unwrap();
+    let mut buffer = [0; 2048];
+    let (length, from) = phone.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, to);
+    buffer[..length].to_vec()
+}
+
+#[test]
+fn udp_there_and_back() {
+    let running = Running::start(&["udp:127.0.3.1:0", "udp:127.0.3.3:0"], Vec::new());
+    let phone = phone();
+    for address in &running.addresses {
+        // Keep-alives: line breaks are passed over, STUN is answered; the machine sees neither.
+        phone.send_to(b"\r\n\r\n", address).unwrap();
+        assert_eq!(exchange(&phone, *address, b"hello"), b"hello");
+        let stun = [&[0u8, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[9; 12]].concat();
+        assert_eq!(exchange(&phone, *address, &stun)[..2], [1, 1]);
+    }
+    // More than a batch, at once.
+    for n in 0..200u8 {
+        phone.send_to(&[b'x', n], running.addresses[0]).unwrap();
+    }
+    let mut buffer = [0; 16];
+    for n in 0..200u8 {
+        assert_eq!(phone.recv_from(&mut buffer).unwrap().0, 2);
+        assert_eq!(buffer[1], n);
+    }
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn timers_and_names() {
+    let running = Running::start(&["udp:127.0.3.1:0"], Vec::new());
+    let phone = phone();
+    assert_eq!(exchange(&phone, running.addresses[0], b"resolve"), b"found");
+    phone.send_to(b"later", running.addresses[0]).unwrap();
+    // Drains: what is under way is finished first.
+    std::thread::sleep(Duration::from_millis(10));
+    running.order(Order::Stop);
+    let mut buffer = [0; 16];
+    assert_eq!(phone.recv(&mut buffer).unwrap(), 7);
+    running.join();
+}
+
+#[test]
+fn asks_relays_again_and_gives_up() {
+    let relay = phone();
+    let running = Running::start(&["udp:127.0.3.1:0"], vec![relay.local_addr().unwrap()]);
+    let phone = phone();
+    phone.send_to(b"ask", running.addresses[0]).unwrap();
+    let mut first = [0; 64];
+    let mut again = [0; 64];
+    let (length, _) = relay.recv_from(&mut first).unwrap();
+    let (_, source) = relay.recv_from(&mut again).unwrap();
+    assert_eq!(first, again, "the same cookie");
+    let packet = &first[..length];
+    let space = packet.iter().position(|b| *b == b' ').unwrap();
+    assert_eq!(&packet[space + 1..], b"d7:command4:pinge");
+    // A stranger's answer does not count.
+    let stranger = UdpSocket::bind("127.0.3.4:0").unwrap();
+    stranger.send_to(&[&packet[..space], b" forged"].concat(), source).unwrap();
+    relay.send_to(&[&packet[..space], b" d6:result4:ponge"].concat(), source).unwrap();
+    let mut buffer = [0; 64];
+    let length = phone.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"d6:result4:ponge");
+    // Silence ends after three seconds.
+    let asked = std::time::Instant::now();
+    assert_eq!(exchange(&phone, running.addresses[0], b"ask"), b"silence");
+    assert!((2900..4500).contains(&asked.elapsed().as_millis()));
+    running.order(Order::Stop);
+    running.join();
+}
