@@ -1,0 +1,25 @@
+//! The commands: one thin file each, that turns flags into a machine and its sockets. A command stands in this table
+//! when it works, and is then listed, run, and has its man page and completions.
+
+use crate::exit::Failure;
+use clap::{ArgMatches, Command};
+
+/// One command.
+pub struct Entry {
+    pub name: &'static str,
+    /// Its flags; the first line of its `about` is what `--list` shows.
+    pub command: fn() -> Command,
+    pub run: fn(&ArgMatches) -> Result<(), Failure>,
+    /// Prose for the man page after the options, in roff: `man/prose/COMMAND.roff`.
+    pub prose: &'static str,
+}
+
+/// In the order of a call's way through them.
+pub static COMMANDS: &[Entry] = &[generate::ENTRY];
+
+pub mod generate;
+
+/// The command of this name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
+}

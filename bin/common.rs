@@ -1,0 +1,161 @@
+//! Flags that servers share, in small groups: a command flattens those that it carries out, and no others.
+
+use crate::exit::{Code, Failure};
+use clap::{ArgAction, Args};
+use sipbox_core::cidr::Cidr;
+use sipbox_core::flow::Transport;
+use sipbox_core::machine::Level;
+use sipbox_io::clock::Clock;
+use sipbox_io::events::{self, Events, Writer};
+use sipbox_io::listen::{self, Bound, Spec};
+use sipbox_io::log;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `--listen` and what peers are told.
+#[derive(Args, Clone, Debug)]
+pub struct Listen {
+    /// TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after '!' what peers are told
+    #[arg(long, value_name = "URI[!ADVERTISED]")]
+    pub listen: Vec<String>,
+    /// What peers are told in place of the address, for every --listen without a '!'
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Option<String>,
+}
+
+impl Listen {
+    /// Checks and binds them; without any, those of `default`.
+    pub fn bind(&self, allowed: &[Transport], default: &[&str]) -> Result<Vec<Bound>, Failure> {
+        let specs: Vec<Spec> = if self.listen.is_empty() {
+            default.iter().map(|uri| listen::parse("--listen", uri, allowed)).collect::<Result<_, _>>()?
+        } else {
+            self.listen.iter().map(|uri| listen::parse("--listen", uri, allowed)).collect::<Result<_, _>>()?
+        };
+        Ok(listen::bind(&specs, self.advertise.as_deref())?)
+    }
+}
+
+/// `--local-net`.
+#[derive(Args, Clone, Debug)]
+pub struct LocalNet {
+    /// A network whose peers are told the real address, not the advertised one
+    #[arg(long, value_name = "CIDR")]
+    pub local_net: Vec<Cidr>,
+}
+
+/// `--edge`.
+#[derive(Args, Clone, Debug)]
+pub struct Edge {
+    /// A network of our own wsgw and proxies: believed about the client's address, and still asked for passwords
+    #[arg(long, value_name = "CIDR")]
+    pub edge: Vec<Cidr>,
+}
+
+/// `--secret-file`.
+#[derive(Args, Clone, Debug)]
+pub struct Secrets {
+    /// Keys that sign tokens and nonces: one a line, the first signs, all verify [default: made in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl Secrets {
+    pub fn load(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        Ok(sipbox_io::secrets::load(self.secret_file.as_deref())?)
+    }
+}
+
+/// `--domain`.
+#[derive(Args, Clone, Debug)]
+pub struct Domains {
+    /// A domain that it is responsible for
+    #[arg(long, value_name = "NAME")]
+    pub domain: Vec<String>,
+}
+
+/// `--db`.
+#[derive(Args, Clone, Debug)]
+pub struct Database {
+    /// sqlite:PATH, made if missing [default: sipbox.db in the state directory]
+    #[arg(long, value_name = "URL")]
+    pub db: Option<String>,
+}
+
+/// `--events`.
+#[derive(Args, Clone, Debug)]
+pub struct EventsTo {
+    /// Write what happens as JSON lines to a file, or with '-' to standard output; SIGHUP reopens the file
+    #[arg(long, value_name = "PATH|-")]
+    pub events: Option<String>,
+}
+
+impl EventsTo {
+    /// The writer must live until the command ends: dropping it waits for what is queued.
+    pub fn open(&self) -> Result<(Option<Events>, Option<Writer>), Failure> {
+        match &self.events {
+            Some(target) => {
+                let (events, writer) = events::open(target)?;
+                Ok((Some(events), Some(writer)))
+            }
+            None => Ok((None, None)),
+        }
+    }
+}
+
+/// `--drain`.
+#[derive(Args, Clone, Debug)]
+pub struct Drain {
+    /// How long what is under way may last after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub drain: u64,
+}
+
+impl Drain {
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs(self.drain)
+    }
+}
+
+/// `--log`, `-v`, `-q`.
+#[derive(Args, Clone, Debug)]
+pub struct Log {
+    /// How the log on standard error looks
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub log: Format,
+    /// Log each decision
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Log what somebody should look at; twice: only what ends the command
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+}
+
+/// Values of `--log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+    Journal,
+}
+
+impl Log {
+    pub fn start(&self, command: &'static str, clock: Clock) -> Result<(), Failure> {
+        let format = match self.log {
+            Format::Text => log::Format::Text,
+            Format::Json => log::Format::Json,
+            Format::Journal => log::Format::Journal,
+        };
+        let least = match (self.verbose, self.quiet) {
+            (true, _) => Level::Debug,
+            (false, 0) => Level::Info,
+            (false, 1) => Level::Warn,
+            (false, _) => Level::Error,
+        };
+        Ok(log::start(format, least, command, clock)?)
+    }
+}
+
+/// Flags that clap took and that contradict each other in a way that it cannot see.
+pub fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Code::Usage, message)
+}
