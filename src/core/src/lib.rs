@@ -23,6 +23,7 @@ pub mod machine;
 pub mod media;
 pub mod ng;
 pub mod rng;
+pub mod sdp;
 pub mod store;
 pub mod time;
 pub mod timer;

@@ -29,5 +29,7 @@ pub const NG_MESSAGE_BYTES: usize = 65_535;
 
 /// Bytes of a session description.
 pub const SDP_BYTES: usize = 65_535;
+/// Lines in a session description; a browser with two dozen video codecs sends 300.
+pub const SDP_LINES: usize = 2_048;
 /// m-lines in a session description.
 pub const SDP_MEDIA: usize = 64;
