@@ -21,6 +21,7 @@ pub mod flow;
 pub mod limits;
 pub mod machine;
 pub mod media;
+pub mod mos;
 pub mod ng;
 pub mod rng;
 pub mod sdp;
