@@ -23,6 +23,7 @@ pub mod machine;
 pub mod media;
 pub mod mos;
 pub mod ng;
+pub mod relay;
 pub mod rng;
 pub mod sdp;
 pub mod store;

@@ -1,0 +1,66 @@
+//! The seam between the relay's control side and its media workers.
+//!
+//! The control side calls an [`Engine`] while it answers an ng request; `sipbox-io` implements it with sockets, ports and
+//! worker threads, a test with a list. Calls for one bridge arrive at its worker in the order in which they were made.
+
+use crate::media::plan::{BridgeId, LegPlan, Side};
+use std::net::{IpAddr, SocketAddr};
+
+/// Address families of RFC 8866's `IP4` and `IP6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// What a leg's ports should be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// `None`: the family of the interface that is used by default.
+    pub family: Option<Family>,
+    /// The NAME of an `--interface NAME/ADDRESS` (ng `direction`); `None`: the first one.
+    pub interface: Option<String>,
+}
+
+/// Two bound sockets, RTP on an even port and RTCP on the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// As bound; what ICE's host candidates are.
+    pub rtp: SocketAddr,
+    pub rtcp: SocketAddr,
+    /// What the peer is told: differs from the bound one behind a 1:1 NAT (`!ADVERTISED`).
+    pub advertised: IpAddr,
+}
+
+/// Why there are no ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortError {
+    /// The range has no free pair.
+    Exhausted,
+    /// No interface of that name or family.
+    NoInterface,
+}
+
+/// What was counted on one socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Where packets come from and go to; `None` before it is known.
+    pub endpoint: Option<SocketAddr>,
+    pub packets: u64,
+    pub bytes: u64,
+    /// Dropped: not authentic, replayed, malformed.
+    pub errors: u64,
+    /// When the last packet came; `None` if none did.
+    pub last: Option<crate::time::Instant>,
+}
+
+/// What media workers do for the control side.
+pub trait Engine {
+    /// Binds two ports for this side and gives them to the bridge's worker, which drops what comes until a plan is there.
+    /// The bridge comes into being with its first side.
+    fn open(&mut self, bridge: BridgeId, side: Side, want: &Want) -> Result<Ports, PortError>;
+    /// What this side's leg is from now on; what did not change, goes on.
+    fn apply(&mut self, bridge: BridgeId, side: Side, plan: LegPlan);
+    /// Closes both sides; their ports are free when it returns.
+    fn close(&mut self, bridge: BridgeId);
+}
