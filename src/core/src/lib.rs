@@ -26,6 +26,7 @@ pub mod ng;
 pub mod relay;
 pub mod rng;
 pub mod sdp;
+pub mod sip;
 pub mod store;
 pub mod time;
 pub mod timer;
