@@ -14,6 +14,8 @@ pub struct Via<'a> {
     raw: &'a [u8],
     /// The token as written; [`transport`](Self::transport) knows the usual ones.
     pub protocol: &'a [u8],
+    /// HOST[:PORT] as written.
+    pub sent_by: &'a str,
     /// Host of sent-by; IPv6 in brackets.
     pub host: &'a str,
     pub port: Option<u16>,
@@ -52,9 +54,11 @@ impl<'a> Via<'a> {
         let sent = lex::trim_start(&rest[end..]);
         let base = raw.len() - sent.len();
         let end = memchr::memchr(b';', sent).unwrap_or(sent.len());
-        let (host, port) = lex::host_port(lex::trim(&sent[..end])).ok_or(fault(base))?;
+        let sent_by = lex::trim(&sent[..end]);
+        let (host, port) = lex::host_port(sent_by).ok_or(fault(base))?;
+        let sent_by = std::str::from_utf8(sent_by).map_err(|_| fault(base))?;
         let params = Params::parse(&sent[end..]).map_err(|e| fault(base + end + e.at))?;
-        Ok(Via { raw, protocol, host, port, params })
+        Ok(Via { raw, protocol, sent_by, host, port, params })
     }
 
     /// As it stands in the message.

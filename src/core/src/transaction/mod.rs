@@ -15,6 +15,7 @@
 
 mod client;
 mod hop;
+mod ids;
 mod key;
 mod server;
 pub mod timing;
