@@ -16,6 +16,7 @@
 //! time rng limits cidr flow timer
 //! ```
 
+pub mod auth;
 pub mod cidr;
 pub mod flow;
 pub mod limits;

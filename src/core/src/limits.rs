@@ -8,6 +8,15 @@ pub const SIP_MESSAGE_BYTES: usize = 65_535;
 /// Header fields in one message; folding and a hostile peer cost time for each.
 pub const SIP_HEADERS: usize = 256;
 
+// --- Authentication ---
+
+/// Parameters of one Authorization or challenge; the RFCs know a dozen.
+pub const AUTH_PARAMETERS: usize = 32;
+/// Authorization headers, or challenges, that are looked at in one message.
+pub const AUTH_HEADERS: usize = 16;
+/// Nonces whose use one worker remembers, some 60 bytes each; beyond it the oldest count as stale.
+pub const NONCES: usize = 65_536;
+
 // --- Transactions ---
 
 /// Transactions of each kind (server, client) that one machine holds, 32 s each; beyond it a request gets 503.
