@@ -19,6 +19,7 @@
 pub mod auth;
 pub mod cidr;
 pub mod flow;
+pub mod framing;
 pub mod limits;
 pub mod machine;
 pub mod media;

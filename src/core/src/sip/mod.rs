@@ -531,6 +531,16 @@ impl std::fmt::Debug for Message<'_> {
     }
 }
 
+/// Content-Length of a head that ends with its empty line, for whoever cuts a stream into messages. Broken header lines are
+/// left to [`Message::parse`]; a start-line or a Content-Length that cannot be read is an error.
+pub fn declared_length(head: &[u8]) -> Result<Option<usize>, ParseError> {
+    let message = Message::scan(head, Mode::ToRefuse)?;
+    match message.declared_length() {
+        Ok(found) => Ok(found.map(|(length, _)| length as usize)),
+        Err(at) => Err(ParseError { at, kind: ParseErrorKind::ContentLength }),
+    }
+}
+
 /// `delta-seconds`, with the leniency of RFC 3261 §20.19 and §10.2.1.1: an unreadable one counts as an hour.
 pub fn seconds(value: &[u8]) -> u32 {
     lex::number(value, true).unwrap_or(3600)
