@@ -26,6 +26,7 @@ pub mod media;
 pub mod mos;
 pub mod ng;
 pub mod relay;
+pub mod rewrite;
 pub mod rng;
 pub mod sdp;
 pub mod sip;

@@ -6,9 +6,11 @@
 //! Not here: what a command does (`relay`), how flags change an SDP (`rewrite`), sockets and retransmission (`sipbox-io`).
 
 mod bencode;
+mod flags;
 mod json;
 mod value;
 
+pub use flags::{DtlsFlag, Flags, IceFlag, RtcpMuxFlags, words};
 pub use value::{Dict, Value};
 
 use std::fmt;

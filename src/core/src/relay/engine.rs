@@ -4,23 +4,9 @@
 //! worker threads, a test with a list. Calls for one bridge arrive at its worker in the order in which they were made.
 
 use crate::media::plan::{BridgeId, LegPlan, Side};
+pub use crate::rewrite::Want;
+pub use crate::sdp::Family;
 use std::net::{IpAddr, SocketAddr};
-
-/// Address families of RFC 8866's `IP4` and `IP6`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-/// What a leg's ports should be like.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Want {
-    /// `None`: the family of the interface that is used by default.
-    pub family: Option<Family>,
-    /// The NAME of an `--interface NAME/ADDRESS` (ng `direction`); `None`: the first one.
-    pub interface: Option<String>,
-}
 
 /// Two bound sockets, RTP on an even port and RTCP on the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

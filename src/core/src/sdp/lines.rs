@@ -70,6 +70,29 @@ impl fmt::Display for Profile {
     }
 }
 
+/// `IP4` and `IP6` of c= and o= lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const fn of(address: &IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Family::V4 => "IP4",
+            Family::V6 => "IP6",
+        }
+    }
+}
+
 /// `m=<media> <port>[/<number>] <proto> <fmt> …`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Media<'a> {

@@ -11,7 +11,7 @@ mod lines;
 mod tests;
 
 pub use attributes::{Candidate, Crypto, Direction, Fingerprint, Fmtp, Group, Rtcp, RtpMap, Setup};
-pub use lines::{Connection, Media, Origin, Profile};
+pub use lines::{Connection, Family, Media, Origin, Profile};
 
 use crate::limits;
 use std::fmt;
