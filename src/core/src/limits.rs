@@ -42,3 +42,28 @@ pub const SDP_BYTES: usize = 65_535;
 pub const SDP_LINES: usize = 2_048;
 /// m-lines in a session description.
 pub const SDP_MEDIA: usize = 64;
+
+// --- Media ---
+
+/// Synchronisation sources that one leg may send with; audio has one, video with layers and repair a handful.
+pub const SRTP_SOURCES: usize = 32;
+/// Sources of one leg that are counted one by one; packets of more are forwarded and counted together.
+pub const MEDIA_STREAMS: usize = 32;
+/// Quality samples that are kept of one source, before every other one goes.
+pub const MEDIA_SAMPLES: usize = 1024;
+/// Candidates of a peer that are tried, and pairs with ours.
+pub const ICE_CANDIDATES: usize = 64;
+/// Addresses that one peer may have proved to be its own at a time.
+pub const ICE_SOURCES: usize = 16;
+/// Datagrams of a peer that a DTLS handshake may take; a lossy one with 40 fragments a flight needs some hundred.
+pub const DTLS_HANDSHAKE_DATAGRAMS: usize = 512;
+/// Bytes of the same.
+pub const DTLS_HANDSHAKE_BYTES: usize = 262_144;
+/// Records in one datagram before the handshake ends; a flight in small records has under ten.
+pub const DTLS_RECORDS: usize = 24;
+/// Datagrams after the handshake, for an association's whole life: retransmitted flights, tickets, an alert.
+pub const DTLS_LATER_DATAGRAMS: usize = 4096;
+/// Bytes of the largest message that DTLS hands out (a peer's certificate).
+pub const DTLS_OUTPUT_BYTES: usize = 65_536;
+/// New handshakes on one leg after failed ones.
+pub const DTLS_ATTEMPTS: usize = 4;

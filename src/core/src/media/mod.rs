@@ -2,4 +2,8 @@
 //!
 //! Knows nothing of SDP or SIP: what was negotiated comes in as a [`plan`].
 
+pub mod demux;
 pub mod plan;
+pub mod rtcp;
+pub mod rtp;
+pub mod srtp;
