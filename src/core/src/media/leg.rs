@@ -1,0 +1,501 @@
+//! One side of a bridge: how its peer is reached, and what guards the way.
+//!
+//! RFC 4961 (symmetric RTP), RFC 5761 (RTP and RTCP on one port), RFC 8842 §5 (when a DTLS association is kept).
+//! In: the [`LegPlan`], datagrams of this side, time. Out: plain packets for the other side, datagrams to send, events.
+//! Not here: what goes from one leg to the other (`bridge`), counting (`stats`).
+
+use super::bridge::{DropReason, Event};
+use super::dtls::{Dtls, Identity, NoKeys};
+use super::ice::{self, Anchor, Ice};
+use super::plan::{DtlsRole, Learning, LegPlan, Security, Side};
+use super::srtp::{self, Suite};
+use crate::limits::DTLS_ATTEMPTS;
+use crate::time::Instant;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Which of a leg's two ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Component {
+    /// The even port; everything, where RTCP is multiplexed.
+    Rtp,
+    /// The odd one.
+    Rtcp,
+}
+
+/// How long, from its first packet, a peer may still turn out to be elsewhere.
+const LEARNING_WINDOW: Duration = Duration::from_secs(3);
+/// Within the window a source of equal standing takes over only from one that fell silent.
+const SILENT: Duration = Duration::from_millis(500);
+
+/// How well a source fits what the SDP said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Stranger,
+    SameHost,
+    AsAdvertised,
+}
+
+/// Where one component's peer is.
+#[derive(Debug, Default)]
+pub(super) struct Path {
+    advertised: Option<SocketAddr>,
+    learned: Option<(SocketAddr, Standing, Instant)>,
+    window_end: Option<Instant>,
+}
+
+/// What a source is to a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Known,
+    /// Packets go there from now on.
+    Learned(SocketAddr),
+    Refused,
+}
+
+impl Path {
+    /// A new address in the SDP starts all over; the same one, said again, opens the window again.
+    fn apply(&mut self, advertised: Option<SocketAddr>, changed: bool) {
+        if self.advertised != advertised {
+            self.advertised = advertised;
+            self.learned = None;
+            self.window_end = None;
+        } else if changed {
+            self.window_end = None;
+        }
+    }
+
+    pub(super) fn admit(&mut self, now: Instant, from: SocketAddr, learning: Learning) -> Admission {
+        if learning == Learning::Off {
+            return Admission::Known;
+        }
+        let standing = match self.advertised {
+            Some(advertised) if advertised == from => Standing::AsAdvertised,
+            Some(advertised) if advertised.ip() == from.ip() => Standing::SameHost,
+            _ => Standing::Stranger,
+        };
+        match &mut self.learned {
+            None => {}
+            Some((source, _, last)) if *source == from => {
+                *last = now;
+                self.window_end.get_or_insert(now + LEARNING_WINDOW);
+                return Admission::Known;
+            }
+            Some((_, known, last)) => {
+                let open = learning == Learning::Immediate
+                    && *known != Standing::AsAdvertised
+                    && self.window_end.is_none_or(|end| now < end);
+                let better = standing > *known || standing == *known && now.saturating_since(*last) > SILENT;
+                // After a new offer or answer, a silent path may move even if it was the advertised one.
+                let moved = learning == Learning::Immediate
+                    && self.window_end.is_none()
+                    && now.saturating_since(*last) > SILENT;
+                if !(open && better || moved) {
+                    return Admission::Refused;
+                }
+            }
+        }
+        self.learned = Some((from, standing, now));
+        self.window_end.get_or_insert(now + LEARNING_WINDOW);
+        Admission::Learned(from)
+    }
+
+    pub(super) fn destination(&self, learning: Learning) -> Option<SocketAddr> {
+        match (learning, &self.learned) {
+            (Learning::Off, _) | (_, None) => self.advertised,
+            (_, Some((source, _, _))) => Some(*source),
+        }
+    }
+}
+
+/// DTLS and what came of it.
+struct DtlsState {
+    engine: Dtls,
+    /// Who the handshake is held with.
+    peer: Option<SocketAddr>,
+    attempts: usize,
+    /// The mismatch was told.
+    refused: bool,
+}
+
+/// One side of a bridge.
+pub struct Leg {
+    side: Side,
+    pub(super) plan: LegPlan,
+    anchor: Anchor,
+    ice: Option<Ice>,
+    dtls: Option<DtlsState>,
+    protect: Option<srtp::Context>,
+    unprotect: Option<srtp::Context>,
+    rtp: Path,
+    rtcp: Path,
+}
+
+/// A datagram of our own: STUN or DTLS.
+pub(super) type Own = (SocketAddr, Vec<u8>);
+
+impl Leg {
+    pub(super) fn new(side: Side, plan: LegPlan, identity: &Identity, now: Instant, anchor: Anchor) -> Leg {
+        let mut leg = Leg {
+            side,
+            plan: LegPlan {
+                ice: None,
+                security: Security::None,
+                remote_rtp: None,
+                remote_rtcp: None,
+                ..plan.clone()
+            },
+            anchor,
+            ice: None,
+            dtls: None,
+            protect: None,
+            unprotect: None,
+            rtp: Path::default(),
+            rtcp: Path::default(),
+        };
+        leg.apply(plan, identity, now);
+        leg
+    }
+
+    /// Takes what signalling changed, and leaves the rest as it is.
+    pub(super) fn apply(&mut self, plan: LegPlan, identity: &Identity, now: Instant) {
+        let changed = self.plan != plan;
+        let rtcp = if plan.rtcp_mux { plan.remote_rtp } else { plan.remote_rtcp };
+        self.rtp.apply(plan.remote_rtp, changed);
+        self.rtcp.apply(rtcp, changed);
+        match (&mut self.ice, &plan.ice) {
+            (Some(ice), Some(wanted)) => ice.apply(wanted, now),
+            (none, Some(wanted)) => *none = Some(Ice::new(wanted, now, self.anchor)),
+            (some, None) => *some = None,
+        }
+        match &plan.security {
+            Security::None => {
+                self.dtls = None;
+                self.forget_keys();
+            }
+            Security::Sdes(wanted) => {
+                self.dtls = None;
+                if self.plan.security != plan.security {
+                    self.forget_keys();
+                    if let Some(suite) = Suite::from_sdes(&wanted.suite) {
+                        self.protect = srtp::Context::from_concatenated(suite, &wanted.local_key).ok();
+                        self.unprotect = srtp::Context::from_concatenated(suite, &wanted.remote_key).ok();
+                    }
+                }
+            }
+            Security::Dtls(wanted) => {
+                if !matches!(self.plan.security, Security::Dtls(_)) {
+                    self.forget_keys();
+                }
+                // RFC 8842 §5.5: another role, or another peer, is another association.
+                let keep = self.dtls.as_ref().is_some_and(|dtls| {
+                    dtls.engine.role() == wanted.role
+                        && (!dtls.engine.is_connected()
+                            || wanted.fingerprints.is_empty()
+                            || dtls.engine.is_peer(&wanted.fingerprints)
+                            || self.protect.is_none())
+                });
+                if !keep {
+                    self.dtls = None;
+                    self.forget_keys();
+                }
+            }
+        }
+        self.plan = plan;
+        self.start_dtls(identity, now);
+    }
+
+    fn forget_keys(&mut self) {
+        self.protect = None;
+        self.unprotect = None;
+    }
+
+    /// The passive side listens from the start; the active one speaks once it knows where to.
+    fn start_dtls(&mut self, identity: &Identity, now: Instant) {
+        let Security::Dtls(wanted) = &self.plan.security else { return };
+        if self.dtls.is_some() {
+            return;
+        }
+        let peer = match &self.ice {
+            Some(ice) => ice.nominated(),
+            None => self.rtp.destination(self.plan.learning),
+        };
+        if wanted.role == DtlsRole::Active && peer.is_none() {
+            return;
+        }
+        let engine = Dtls::new(identity, wanted.role, now, self.anchor);
+        self.dtls = Some(DtlsState { engine, peer, attempts: 1, refused: false });
+    }
+
+    pub(super) fn handle_stun(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let ice = self.ice.as_mut().ok_or(DropReason::Unexpected)?;
+        if ice.handle_packet(now, from, datagram) { Ok(()) } else { Err(DropReason::Stun) }
+    }
+
+    pub(super) fn handle_dtls(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        match &self.ice {
+            Some(ice) if !ice.is_valid(from) => return Err(DropReason::Source),
+            Some(_) => {}
+            None => {
+                if self.rtp.admit(now, from, self.plan.learning) == Admission::Refused {
+                    return Err(DropReason::Source);
+                }
+            }
+        }
+        let dtls = self.dtls.as_mut().ok_or(DropReason::Unexpected)?;
+        dtls.peer = Some(from);
+        if dtls.engine.handle_packet(now, datagram) { Ok(()) } else { Err(DropReason::Dtls) }
+    }
+
+    /// Carries on with what packets and timers moved: starts DTLS on nomination, takes keys, tells events.
+    pub(super) fn settle(
+        &mut self,
+        identity: &Identity,
+        now: Instant,
+        own: &mut Vec<Own>,
+        events: &mut VecDeque<Event>,
+    ) {
+        let side = self.side;
+        if let Some(ice) = &mut self.ice {
+            while let Some(transmit) = ice.poll_transmit() {
+                own.push(transmit);
+            }
+            while let Some(event) = ice.poll_event() {
+                events.push_back(match event {
+                    ice::Event::Nominated(remote) => Event::IceConnected { side, remote },
+                    ice::Event::Disconnected => Event::IceDisconnected { side },
+                });
+            }
+        }
+        self.start_dtls(identity, now);
+        let Security::Dtls(wanted) = &self.plan.security else { return };
+        let Some(dtls) = &mut self.dtls else { return };
+        if let (Some(ice), None) = (&self.ice, dtls.peer) {
+            dtls.peer = ice.nominated();
+        }
+        let destination = dtls.peer.or_else(|| self.ice.as_ref().and_then(Ice::nominated));
+        while let Some(datagram) = dtls.engine.poll_transmit() {
+            if let Some(destination) = destination {
+                own.push((destination, datagram));
+            }
+        }
+        if self.protect.is_none() && !dtls.refused {
+            match dtls.engine.keys_for(&wanted.fingerprints) {
+                Ok(pair) => {
+                    events.push_back(Event::DtlsConnected { side, suite: pair.protect.suite() });
+                    self.protect = Some(pair.protect);
+                    self.unprotect = Some(pair.unprotect);
+                }
+                Err(NoKeys::NotYet) => {}
+                Err(NoKeys::Fingerprint) => {
+                    dtls.refused = true;
+                    events.push_back(Event::FingerprintMismatch { side });
+                }
+                Err(NoKeys::Profile) => {
+                    dtls.refused = true;
+                    events.push_back(Event::DtlsFailed { side, reason: "no SRTP profile in common".into() });
+                }
+            }
+        }
+        if let Some(reason) = dtls.engine.failure() {
+            let attempts = dtls.attempts;
+            events.push_back(Event::DtlsFailed { side, reason: reason.into() });
+            if attempts < DTLS_ATTEMPTS && self.protect.is_none() {
+                let peer = dtls.peer;
+                let engine = Dtls::new(identity, wanted.role, now, self.anchor);
+                self.dtls = Some(DtlsState { engine, peer, attempts: attempts + 1, refused: false });
+            } else {
+                dtls.engine.forget_failure();
+            }
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Some(ice) = &mut self.ice
+            && ice.poll_timeout().is_some_and(|at| at <= now)
+        {
+            ice.handle_timeout(now);
+        }
+        if let Some(dtls) = &mut self.dtls
+            && dtls.engine.poll_timeout().is_some_and(|at| at <= now)
+        {
+            dtls.engine.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let ice = self.ice.as_ref().and_then(Ice::poll_timeout);
+        let dtls = self.dtls.as_ref().and_then(|dtls| dtls.engine.poll_timeout());
+        ice.into_iter().chain(dtls).min()
+    }
+
+    /// Checks source and protection of a media packet; gives its length in plain, and an address just learned.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        component: Component,
+        from: SocketAddr,
+        buffer: &mut [u8],
+        length: usize,
+        rtcp: bool,
+    ) -> Result<(usize, Option<SocketAddr>), DropReason> {
+        if let Some(ice) = &self.ice
+            && !ice.is_valid(from)
+        {
+            return Err(DropReason::Source);
+        }
+        // Before its SDP a peer has no business here; after it, it may have kept silent about where it is.
+        if self.ice.is_none() && self.plan.remote_rtp.is_none() && self.plan.payloads.is_empty() {
+            return Err(DropReason::Source);
+        }
+        let length = match (&self.plan.security, &mut self.unprotect) {
+            (Security::None, _) => length,
+            (_, None) => return Err(DropReason::NoKeys),
+            (_, Some(context)) => {
+                let result = if rtcp {
+                    context.unprotect_rtcp(buffer, length)
+                } else {
+                    context.unprotect_rtp(buffer, length)
+                };
+                result.map_err(DropReason::from)?
+            }
+        };
+        if self.ice.is_some() {
+            return Ok((length, None));
+        }
+        let path = match component {
+            Component::Rtp => &mut self.rtp,
+            Component::Rtcp => &mut self.rtcp,
+        };
+        match path.admit(now, from, self.plan.learning) {
+            Admission::Known => Ok((length, None)),
+            Admission::Learned(address) => Ok((length, Some(address))),
+            Admission::Refused => Err(DropReason::Source),
+        }
+    }
+
+    /// Protects a packet for this side's peer: which port it leaves from, where to, and its length.
+    pub(super) fn send(
+        &mut self,
+        buffer: &mut [u8],
+        length: usize,
+        rtcp: bool,
+    ) -> Result<(Component, SocketAddr, usize), DropReason> {
+        let component = if rtcp && !self.plan.rtcp_mux { Component::Rtcp } else { Component::Rtp };
+        let to = self.destination(component).ok_or(DropReason::NoDestination)?;
+        let length = match (&self.plan.security, &mut self.protect) {
+            (Security::None, _) => length,
+            (_, None) => return Err(DropReason::NoKeys),
+            (_, Some(context)) => {
+                let result = if rtcp {
+                    context.protect_rtcp(buffer, length)
+                } else {
+                    context.protect_rtp(buffer, length)
+                };
+                result.map_err(DropReason::from)?
+            }
+        };
+        Ok((component, to, length))
+    }
+
+    /// Where this side's packets go.
+    pub fn destination(&self, component: Component) -> Option<SocketAddr> {
+        if let Some(ice) = &self.ice {
+            return ice.nominated().or_else(|| self.dtls.as_ref().and_then(|dtls| dtls.peer));
+        }
+        match component {
+            Component::Rtp => self.rtp.destination(self.plan.learning),
+            Component::Rtcp => self.rtcp.destination(self.plan.learning),
+        }
+    }
+
+    /// The SRTP suite in use, if any.
+    pub fn suite(&self) -> Option<Suite> {
+        self.protect.as_ref().map(srtp::Context::suite)
+    }
+
+    /// Whether a nominated pair is there.
+    pub fn ice_connected(&self) -> bool {
+        self.ice.as_ref().is_some_and(|ice| ice.nominated().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1000)
+    }
+
+    #[test]
+    fn the_advertised_address_is_locked_at_once() {
+        let mut path = Path::default();
+        let phone = address("192.0.2.1:4000");
+        path.apply(Some(phone), true);
+        assert_eq!(path.destination(Learning::Immediate), Some(phone));
+        assert_eq!(path.admit(at(0), phone, Learning::Immediate), Admission::Learned(phone));
+        assert_eq!(path.admit(at(10), address("192.0.2.9:4000"), Learning::Immediate), Admission::Refused);
+        assert_eq!(path.admit(at(20), phone, Learning::Immediate), Admission::Known);
+        assert_eq!(
+            path.admit(at(60_000), address("192.0.2.9:4000"), Learning::Immediate),
+            Admission::Refused
+        );
+    }
+
+    #[test]
+    fn behind_nat_the_first_source_is_learned_and_a_better_one_replaces_it() {
+        let mut path = Path::default();
+        path.apply(Some(address("10.0.0.1:4000")), true);
+        let (nat, other) = (address("198.51.100.1:61000"), address("203.0.113.5:1"));
+        assert_eq!(path.admit(at(0), nat, Learning::Immediate), Admission::Learned(nat));
+        assert_eq!(path.admit(at(20), other, Learning::Immediate), Admission::Refused);
+        assert_eq!(path.destination(Learning::Immediate), Some(nat));
+        // The advertised one shows up within the window.
+        let phone = address("10.0.0.1:4000");
+        assert_eq!(path.admit(at(40), phone, Learning::Immediate), Admission::Learned(phone));
+        assert_eq!(path.admit(at(60), nat, Learning::Immediate), Admission::Refused);
+    }
+
+    #[test]
+    fn the_window_closes() {
+        let mut path = Path::default();
+        path.apply(Some(address("10.0.0.1:4000")), true);
+        let (nat, other) = (address("198.51.100.1:61000"), address("203.0.113.5:1"));
+        path.admit(at(0), nat, Learning::Immediate);
+        // Silent for long enough, within the window.
+        assert_eq!(path.admit(at(600), other, Learning::Immediate), Admission::Learned(other));
+        assert_eq!(path.admit(at(9_000), nat, Learning::Immediate), Admission::Refused);
+        // A re-INVITE with the same address opens it again.
+        path.apply(Some(address("10.0.0.1:4000")), true);
+        assert_eq!(path.admit(at(9_020), nat, Learning::Immediate), Admission::Learned(nat));
+    }
+
+    #[test]
+    fn strict_locks_the_first_and_off_never_moves() {
+        let (phone, other) = (address("10.0.0.1:4000"), address("203.0.113.5:1"));
+        let mut path = Path::default();
+        path.apply(Some(phone), true);
+        assert_eq!(path.admit(at(0), other, Learning::Strict), Admission::Learned(other));
+        assert_eq!(path.admit(at(900), phone, Learning::Strict), Admission::Refused);
+        let mut path = Path::default();
+        path.apply(Some(phone), true);
+        assert_eq!(path.admit(at(0), other, Learning::Off), Admission::Known);
+        assert_eq!(path.destination(Learning::Off), Some(phone));
+    }
+}
