@@ -20,6 +20,7 @@ pub mod auth;
 pub mod cidr;
 pub mod flow;
 pub mod framing;
+pub mod gateway;
 pub mod limits;
 pub mod machine;
 pub mod media;

@@ -22,6 +22,11 @@ pub const NONCES: usize = 65_536;
 /// Transactions of each kind (server, client) that one machine holds, 32 s each; beyond it a request gets 503.
 pub const TRANSACTIONS: usize = 131_072;
 
+// --- Gateway ---
+
+/// Bindings remembered of one WebSocket connection; a browser has one, an office's switchboard page some.
+pub const BINDINGS_PER_CONNECTION: usize = 16;
+
 // --- Asking (machines) ---
 
 /// Questions that one machine may have open at a time (database, DNS, relay); beyond it a request gets 503.

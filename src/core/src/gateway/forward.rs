@@ -1,0 +1,138 @@
+//! One request, rewritten for the other side.
+//!
+//! RFC 3261 §16.6 (a proxy that forwards to one target), RFC 3327 §5.2 (Path), RFC 5626 §5.2 and §5.3 (flow token; 430
+//! when the flow is gone), RFC 3581 (received, rport), RFC 7118 §5.2 (a browser's Via and Contact hold `.invalid` names,
+//! which nobody resolves). In: the flow that it came by, and the request. Out: where it goes, its bytes, its branch.
+//! Not here: transactions and responses (`super`).
+
+use super::{Gateway, Refusal};
+use crate::auth::FlowToken;
+use crate::auth::flow_token::client_hash;
+use crate::flow::{Flow, Listener, Target};
+use crate::sip::edit::Edit;
+use crate::sip::{Message, Method, Name, NameAddr};
+use bytes::Bytes;
+
+/// RFC 3261 §8.1.1.6, for a request without one.
+const MAX_FORWARDS: u8 = 70;
+
+impl Gateway {
+    pub(super) fn rewrite(
+        &mut self,
+        flow: &Flow,
+        message: &Message<'_>,
+    ) -> Result<(Target, Bytes, String), Refusal> {
+        let hops = message.max_forwards().ok().flatten().unwrap_or(MAX_FORWARDS + 1);
+        let Some(hops) = hops.checked_sub(1) else {
+            return Err(Refusal { status: 483, reason: "Too Many Hops" });
+        };
+        let mut edit = Edit::new();
+        edit.set_max_forwards(hops);
+        edit.set_received(flow.remote.ip());
+        edit.set_rport(flow.remote.port());
+        let branch = self.layer.branch(&mut self.rng);
+        let target = if flow.transport.is_websocket() {
+            self.to_upstream(flow, message, &mut edit);
+            edit.prepend_via(self.via(&self.sip, &branch));
+            self.upstream
+        } else {
+            let browser = self.to_browser(message, &mut edit)?;
+            let listener = self.listener_of(&browser).ok_or(FLOW_FAILED)?;
+            edit.prepend_via(self.via(listener, &branch));
+            Target::Flow(browser)
+        };
+        let mut bytes = Vec::new();
+        edit.write(message, &mut bytes);
+        Ok((target, bytes.into(), branch))
+    }
+
+    /// What a browser sends: our token becomes part of the path back to it.
+    fn to_upstream(&self, flow: &Flow, message: &Message<'_>, edit: &mut Edit<'_>) {
+        for route in message.routes().map_while(Result::ok) {
+            if !self.is_us(&route) {
+                break;
+            }
+            edit.remove_first_route();
+        }
+        let method = message.method();
+        if method == Method::Register {
+            edit.prepend_path(self.path(&self.token_of(flow, message, Name::To)));
+        } else if records_route(method) {
+            edit.prepend_record_route(format!("<{}>", self.uri(&self.token_of(flow, message, Name::From))));
+        }
+    }
+
+    /// What the upstream sends: to the connection that the topmost Route's token names.
+    fn to_browser(&self, message: &Message<'_>, edit: &mut Edit<'_>) -> Result<Flow, Refusal> {
+        let route = message.routes().next().and_then(Result::ok);
+        let Some(text) = route.and_then(|route| route.uri.user) else {
+            return Err(Refusal { status: 404, reason: "Not Here" });
+        };
+        let Some(token) = FlowToken::verify(text, &self.keys) else {
+            return Err(Refusal { status: 403, reason: "Forged Flow Token" });
+        };
+        let browser = self.browser_of(&token).ok_or(FLOW_FAILED)?;
+        edit.remove_first_route();
+        if records_route(message.method()) {
+            edit.prepend_record_route(format!("<{}>", self.uri(&String::from_utf8_lossy(text))));
+        }
+        Ok(browser)
+    }
+
+    /// The token's own connection, or the one that took its place: same AoR, same Contact host, authenticated.
+    fn browser_of(&self, token: &FlowToken) -> Option<Flow> {
+        let own = token.connection.filter(|_| token.epoch == self.epoch).and_then(|id| self.flows.get(id));
+        own.or_else(|| self.flows.of_client(token.client))
+    }
+
+    /// The token of this connection for a message whose AoR stands in `whose`.
+    pub(super) fn token_of(&self, flow: &Flow, message: &Message<'_>, whose: Name) -> String {
+        let address = if whose == Name::To { message.to() } else { message.from() };
+        let aor = address.ok().and_then(|address| address.uri.aor());
+        let host = message.contacts().next().and_then(Result::ok).map(|contact| contact.uri.host);
+        FlowToken {
+            worker: 0,
+            listener: flow.listener,
+            transport: flow.transport,
+            epoch: self.epoch,
+            connection: flow.connection,
+            remote: flow.remote,
+            // 0 is no client's: a message without an AoR or Contact is reached by its connection only.
+            client: aor.zip(host).map_or(0, |(aor, host)| client_hash(&aor, host)),
+        }
+        .mint(&self.keys)
+    }
+
+    /// Whether a Route value names one of our listeners.
+    fn is_us(&self, route: &NameAddr<'_>) -> bool {
+        self.listeners.iter().any(|listener| {
+            let port = route.uri.port.unwrap_or(listener.transport.default_port());
+            let advertised = port == listener.advertised_port
+                && route.uri.host.eq_ignore_ascii_case(&listener.advertised_host);
+            advertised || (port == listener.local.port() && route.uri.ip() == Some(listener.local.ip()))
+        })
+    }
+
+    fn listener_of(&self, flow: &Flow) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.id == flow.listener)
+    }
+}
+
+pub(super) const FLOW_FAILED: Refusal = Refusal { status: 430, reason: "Flow Failed" };
+
+/// Requests that make a dialog or move its target: later ones must find the way through us (RFC 3261 §16.6, step 4).
+fn records_route(method: Method<'_>) -> bool {
+    match method {
+        Method::Invite | Method::Subscribe | Method::Notify | Method::Refer | Method::Update => true,
+        Method::Ack
+        | Method::Bye
+        | Method::Cancel
+        | Method::Register
+        | Method::Options
+        | Method::Info
+        | Method::Prack
+        | Method::Message
+        | Method::Publish
+        | Method::Other(_) => false,
+    }
+}
