@@ -18,6 +18,7 @@
 
 pub mod auth;
 pub mod cidr;
+pub mod client;
 pub mod flow;
 pub mod framing;
 pub mod gateway;
