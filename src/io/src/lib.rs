@@ -14,3 +14,4 @@ pub mod secrets;
 pub mod services;
 pub mod signals;
 pub mod start;
+pub mod websocket;
