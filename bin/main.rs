@@ -6,6 +6,7 @@ mod common;
 mod environment;
 mod exit;
 mod output;
+mod probe;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command};

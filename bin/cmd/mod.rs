@@ -15,9 +15,11 @@ pub struct Entry {
 }
 
 /// In the order of a call's way through them.
-pub static COMMANDS: &[Entry] = &[generate::ENTRY];
+pub static COMMANDS: &[Entry] = &[wsgw::ENTRY, generate::ENTRY];
 
 pub mod generate;
+pub mod wsgw;
+mod wsgw_probe;
 
 /// The command of this name.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -140,7 +140,15 @@ impl Process {
     }
 
     /// Starts it with `input` on its standard input.
-    pub fn start_with(mut command: Command, input: &[u8]) -> Self {
+    pub fn start_with(command: Command, input: &[u8]) -> Self {
+        let (process, mut pipe) = Process::start_piped(command);
+        // A command that exits without reading closes the pipe: that is its right.
+        let _ = pipe.write_all(input);
+        process
+    }
+
+    /// Starts it, and leaves its standard input to the caller.
+    pub fn start_piped(mut command: Command) -> (Self, ChildStdin) {
         let name = format!("{command:?}");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
@@ -153,11 +161,8 @@ impl Process {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let stdout = Lines::collect(child.stdout.take().expect("piped"));
         let stderr = Lines::collect(child.stderr.take().expect("piped"));
-        if let Some(mut pipe) = child.stdin.take() {
-            // A command that exits without reading closes the pipe: that is its right.
-            let _ = pipe.write_all(input);
-        }
-        Process { child, stdout, stderr, name, status: None }
+        let stdin = child.stdin.take().expect("piped");
+        (Process { child, stdout, stderr, name, status: None }, stdin)
     }
 
     pub fn pid(&self) -> u32 {
