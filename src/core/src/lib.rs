@@ -27,6 +27,7 @@ pub mod machine;
 pub mod media;
 pub mod mos;
 pub mod ng;
+pub mod registrar;
 pub mod relay;
 pub mod rewrite;
 pub mod rng;

@@ -45,6 +45,24 @@ impl Instant {
             self.subsec_micros()
         )
     }
+
+    /// The form of the header Date (RFC 3261 §20.17, RFC 1123): whole seconds, always GMT.
+    pub fn rfc1123(self) -> String {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let days = self.unix_secs() / 86_400;
+        let second = self.unix_secs() % 86_400;
+        let (year, month, day) = civil_from_days(days as i64);
+        format!(
+            "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
+            DAYS[(days % 7) as usize],
+            MONTHS[month as usize - 1],
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
+    }
 }
 
 impl Add<Duration> for Instant {
@@ -84,5 +102,10 @@ mod tests {
         assert_eq!(Instant(0).rfc3339(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(Instant(1_565_592_060_343_987).rfc3339(), "2019-08-12T06:41:00.343987Z");
         assert_eq!(Instant::from_secs(951_782_400).rfc3339(), "2000-02-29T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn prints_rfc1123() {
+        assert_eq!(Instant::from_secs(784_111_777).rfc1123(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }
