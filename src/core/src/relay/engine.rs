@@ -3,6 +3,7 @@
 //! The control side calls an [`Engine`] while it answers an ng request; `sipbox-io` implements it with sockets, ports and
 //! worker threads, a test with a list. Calls for one bridge arrive at its worker in the order in which they were made.
 
+use crate::media::bridge::BridgeStats;
 use crate::media::plan::{BridgeId, LegPlan, Side};
 pub use crate::rewrite::Want;
 pub use crate::sdp::Family;
@@ -47,6 +48,8 @@ pub trait Engine {
     fn open(&mut self, bridge: BridgeId, side: Side, want: &Want) -> Result<Ports, PortError>;
     /// What this side's leg is from now on; what did not change, goes on.
     fn apply(&mut self, bridge: BridgeId, side: Side, plan: LegPlan);
+    /// What was counted so far; `None` for a bridge that is not there.
+    fn stats(&mut self, bridge: BridgeId) -> Option<BridgeStats>;
     /// Closes both sides; their ports are free when it returns.
     fn close(&mut self, bridge: BridgeId);
 }
