@@ -3,12 +3,15 @@
 //! A server is built in this order: parse flags (`bin`), [`listen::bind`], [`secrets::load`], make the machine,
 //! [`driver::run`]. The driver owns the machine, feeds it and carries out what it asks for.
 
+pub mod certificate;
 pub mod clock;
 pub mod driver;
 pub mod entropy;
 pub mod events;
 pub mod listen;
 pub mod log;
+pub mod media;
+pub mod ports;
 pub mod ready;
 pub mod secrets;
 pub mod services;
