@@ -1,0 +1,174 @@
+//! A request on its way: the response context of RFC 3261 §16.2, and its branches.
+//!
+//! Values only; what happens to them is in `mod`, `fork`, `response`.
+
+use super::media::{Key, Peer};
+use super::token::{RouteToken, Toward};
+use crate::flow::{Flow, Target};
+use crate::machine::Ticket;
+use crate::sdp::Profile;
+use crate::transaction::{ClientId, ServerId};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Names one request on its way; never used twice in a process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ContextId(pub u64);
+
+/// One request on its way.
+pub(super) struct Context {
+    pub id: ContextId,
+    pub server: ServerId,
+    /// As it came, with `received` and `rport` in its top Via.
+    pub request: Bytes,
+    pub flow: Flow,
+    pub method: Kind,
+    /// To-tag of what we answer by ourselves.
+    pub tag: String,
+    /// Our credentials are in it, and verified: they go no further.
+    pub authenticated: bool,
+    /// The first of our boxes that the request came to: what the source says of itself is seen here, and only here.
+    pub first_hop: bool,
+    /// Route values of ours on top, which are taken off.
+    pub own_routes: usize,
+    pub dialog: Option<(RouteToken, Toward)>,
+    /// The question that has to be answered before there are branches.
+    pub asking: Option<Ticket>,
+    pub sender: Peer,
+    /// The sender's NAT was seen here, so that his Contact gets an alias.
+    pub alias: bool,
+    pub sdp: Option<Profile>,
+    pub has_sdp: bool,
+    pub branches: Vec<Branch>,
+    /// Destinations that wait for their turn (serial forking).
+    pub later: VecDeque<Destination>,
+    pub cancelled: bool,
+    /// A final response went upstream.
+    pub finished: bool,
+    /// The relay that has this call's media.
+    pub relay: Option<u8>,
+}
+
+/// What the proxy tells apart among methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Invite,
+    Register,
+    Bye,
+    Update,
+    Subscribe,
+    Publish,
+    Notify,
+    Refer,
+    Other,
+}
+
+impl Kind {
+    /// Offers and answers may be in it and in its responses.
+    pub const fn has_media(self) -> bool {
+        matches!(self, Kind::Invite | Kind::Update)
+    }
+
+    /// It may make a dialog, so that our Record-Route belongs in it.
+    pub const fn makes_dialog(self) -> bool {
+        matches!(self, Kind::Invite | Kind::Subscribe | Kind::Refer)
+    }
+}
+
+/// Where a branch goes.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    /// The Request-URI.
+    pub uri: Vec<u8>,
+    /// Values of Route, in order, with their brackets, that go in front of those that stay.
+    pub routes: Vec<Vec<u8>>,
+    /// Whether the Route values of the request stay (but for our own on top of them).
+    pub keep_routes: bool,
+    pub next: NextHop,
+    pub peer: Peer,
+    /// Not one of ours: a trunk, another domain.
+    pub foreign: bool,
+    /// No other box of ours is between us and it: NAT and alias of its answers are ours.
+    pub direct: bool,
+}
+
+/// Where a message is sent to get there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NextHop {
+    Target(Target),
+    /// To be resolved first.
+    Host {
+        host: String,
+        port: u16,
+        transport: crate::flow::Transport,
+    },
+}
+
+/// One copy of the request.
+pub(super) struct Branch {
+    pub destination: Destination,
+    pub target: Option<Target>,
+    pub client: Option<ClientId>,
+    /// The question that has to be answered before it goes on.
+    pub asking: Option<Ticket>,
+    pub relayed: bool,
+    /// The relay has heard of this branch: it has to be told of its end.
+    pub told: bool,
+    /// Bodies of responses that the relay rewrote: a repeated response gets the same again.
+    pub rewritten: Vec<(Bytes, Vec<u8>)>,
+    /// Responses that wait for the relay's answer to an earlier one.
+    pub waiting: VecDeque<(Flow, Bytes)>,
+    pub outcome: Option<Outcome>,
+}
+
+/// How a branch ended.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    /// A final response, without our Via.
+    Response(u16, Bytes),
+    /// Ours: status and reason.
+    Local(u16, &'static str),
+}
+
+impl Outcome {
+    pub const fn status(&self) -> u16 {
+        match self {
+            Outcome::Response(status, _) | Outcome::Local(status, _) => *status,
+        }
+    }
+}
+
+impl Branch {
+    pub fn new(destination: Destination) -> Self {
+        Branch {
+            destination,
+            target: None,
+            client: None,
+            asking: None,
+            relayed: false,
+            told: false,
+            rewritten: Vec::new(),
+            waiting: VecDeque::new(),
+            outcome: None,
+        }
+    }
+}
+
+/// An ACK with an answer in it, on its way to the relay and then to the callee.
+pub(super) struct WaitingAck {
+    pub request: Bytes,
+    pub shown: super::dialog::Shown,
+    pub own_routes: usize,
+}
+
+/// What an answer is for.
+pub(super) enum Waiting {
+    Credentials(ContextId),
+    Location(ContextId),
+    Resolve(ContextId, usize),
+    Offer(ContextId, usize),
+    Answer(ContextId, usize),
+    Ack(Box<WaitingAck>),
+    /// Nobody waits for it.
+    Delete(Key),
+}

@@ -1,0 +1,239 @@
+//! Requests in a dialog: they go where our token says, and nowhere else.
+//!
+//! RFC 3261 §16.4 (strict routers before us), §16.12, §13.3.1.4 and §17 (the ACK to a 2xx is end to end, and gets
+//! no answer). In go requests with a To-tag; one whose Route is not ours is no business of ours (404, as in the seed),
+//! one whose token does not verify gets 403. Not here: the token (`token`).
+
+use super::context::{Context, Destination, Kind, NextHop, Waiting, WaitingAck};
+use super::media::{self, Half, Key, Peer, Verdict};
+use super::token::{Hop, RouteToken, Toward};
+use super::{Proxy, event, forward, has_sdp, lossy, nat};
+use crate::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
+use crate::machine::{Level, Output, Question};
+use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::time::Instant;
+use bytes::Bytes;
+
+/// What a request in a dialog has to show.
+pub(super) struct Shown {
+    pub token: RouteToken,
+    pub toward: Toward,
+    /// Its text, as it stands in our Route value.
+    pub text: String,
+    /// The Route value of ours was in the Request-URI: a strict router sent it (§16.4).
+    pub strict: bool,
+}
+
+impl Proxy {
+    /// How many Route values on top are ours.
+    pub(super) fn own_routes(&self, message: &Message<'_>) -> usize {
+        message
+            .routes()
+            .take_while(|route| {
+                route.as_ref().is_ok_and(|route| self.is_ours(route.uri.host, route.uri.port))
+            })
+            .count()
+    }
+
+    /// The token of ours that this request shows.
+    pub(super) fn shown(&self, message: &Message<'_>, own_routes: usize) -> Option<Shown> {
+        let call_id = message.call_id()?;
+        let (from, to) = (message.from_tag()?, message.to_tag()?);
+        let verify = |uri: &Uri<'_>, strict| {
+            let text = uri.user?;
+            let (token, toward) = RouteToken::verify(text, &self.config.keys, call_id, from, to)?;
+            Some(Shown { token, toward, text: lossy(text), strict })
+        };
+        let uri = Uri::parse(message.request_uri()).ok()?;
+        if self.is_ours(uri.host, uri.port)
+            && let Some(shown) = verify(&uri, true)
+        {
+            return Some(shown);
+        }
+        message.routes().take(own_routes).find_map(|route| verify(&route.ok()?.uri, false))
+    }
+
+    pub(super) fn in_dialog(&mut self, now: Instant, context: &mut Context, message: &Message<'_>) {
+        let Some(shown) = self.shown(message, context.own_routes) else {
+            return if context.own_routes > 0 {
+                self.answer(now, context, 403, Some("Not Our Dialog"), &[])
+            } else {
+                self.answer(now, context, 404, Some("Not Here"), &[])
+            };
+        };
+        let (token, toward) = (shown.token, shown.toward);
+        context.dialog = Some((token, toward));
+        context.relay = token.relay;
+        let from = match toward {
+            Toward::Caller => token.callee,
+            Toward::Callee => token.caller,
+        };
+        context.sender.browser = from.browser;
+        context.sender.v6 = from.remote.is_ipv6();
+        if context.method == Kind::Bye {
+            self.dialog_ends(now, context, message, token);
+        }
+        let destination = self.along(message, &shown, context.own_routes);
+        self.start(now, context, vec![destination]);
+    }
+
+    /// BYE: the media go at once, as in the seed; whatever is answered, this side has hung up.
+    fn dialog_ends(&mut self, now: Instant, context: &Context, message: &Message<'_>, token: RouteToken) {
+        self.outputs.push_back(Output::Event(event(Level::Info, "call-end", message, &context.flow)));
+        if token.relay.is_some() {
+            let key = Key {
+                call_id: lossy(message.call_id().unwrap_or_default()),
+                from_tag: lossy(message.from_tag().unwrap_or_default()),
+                to_tag: lossy(message.to_tag().unwrap_or_default()),
+                via_branch: String::new(),
+            };
+            self.delete_media(now, token.relay, key);
+        }
+    }
+
+    /// Where the token leads.
+    pub(super) fn along(&self, message: &Message<'_>, shown: &Shown, own_routes: usize) -> Destination {
+        let hop = shown.token.hop(shown.toward);
+        let mut rest: Vec<&[u8]> = message.values(Name::Route).skip(own_routes).collect();
+        let mut uri =
+            nat::without_alias(message.request_uri()).unwrap_or_else(|| message.request_uri().to_vec());
+        let mut keep_routes = true;
+        if shown.strict
+            && let Some(last) = rest.pop()
+        {
+            // §16.4: the strict router before us put the real Request-URI at the end of Route.
+            if let Ok(address) = NameAddr::parse(last) {
+                uri = address.uri.as_bytes().to_vec();
+            }
+            keep_routes = false;
+        }
+        let next_route = rest.first().and_then(|route| NameAddr::parse(route).ok());
+        if let Some(next) = &next_route
+            && !next.uri.is_loose()
+        {
+            // §16.6 step 6: a strict router is next; it wants its own URI in the request line.
+            let mut routes: Vec<Vec<u8>> = rest[1..].iter().map(|route| route.to_vec()).collect();
+            routes.push([b"<", uri.as_slice(), b">"].concat());
+            let next_hop = if hop.foreign { forward::next_hop(&next.uri) } else { None };
+            let uri = next.uri.as_bytes().to_vec();
+            return self.to_hop(hop, uri, routes, false, next_hop);
+        }
+        let next_hop = match (hop.foreign, &next_route) {
+            (false, _) => None,
+            (true, Some(route)) => forward::next_hop(&route.uri),
+            (true, None) => Uri::parse(&uri).ok().and_then(|uri| forward::next_hop(&uri)),
+        };
+        let routes = if keep_routes { Vec::new() } else { rest.iter().map(|route| route.to_vec()).collect() };
+        self.to_hop(hop, uri, routes, keep_routes, next_hop)
+    }
+
+    fn to_hop(
+        &self,
+        hop: &Hop,
+        uri: Vec<u8>,
+        routes: Vec<Vec<u8>>,
+        keep_routes: bool,
+        next: Option<NextHop>,
+    ) -> Destination {
+        Destination {
+            uri,
+            routes,
+            keep_routes,
+            next: next.unwrap_or_else(|| NextHop::Target(self.hop_target(hop))),
+            peer: Peer { browser: hop.browser, nat: false, v6: hop.remote.is_ipv6() },
+            foreign: hop.foreign,
+            direct: false,
+        }
+    }
+
+    /// The flow that a token names, or the address where its connection is gone.
+    pub(super) fn hop_target(&self, hop: &Hop) -> Target {
+        let connection = ConnectionId(u64::from(hop.connection));
+        if hop.connection != 0
+            && let Some(flow) = self.connections.get(&connection).filter(|flow| flow.remote == hop.remote)
+        {
+            return Target::Flow(*flow);
+        }
+        let listener = self.config.listeners.iter().find(|listener| listener.id == ListenerId(hop.listener));
+        let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
+        Target::Address { listener: ListenerId(hop.listener), transport, remote: hop.remote }
+    }
+
+    /// An ACK that no transaction absorbed: to a 2xx, so it goes end to end. It is never answered.
+    pub(super) fn ack(&mut self, now: Instant, flow: Flow, data: Bytes, message: &Message<'_>) {
+        let own_routes = self.own_routes(message);
+        let Some(shown) = self.shown(message, own_routes) else {
+            let event =
+                event(Level::Debug, "dropped", message, &flow).with("reason", "ACK to nothing of ours");
+            self.outputs.push_back(Output::Event(event));
+            return;
+        };
+        if message.max_forwards().ok().flatten() == Some(0) {
+            return;
+        }
+        let ack = Box::new(WaitingAck { request: data, shown, own_routes });
+        let (token, toward) = (ack.shown.token, ack.shown.toward);
+        if let Some(relay) = token.relay.filter(|_| has_sdp(message)) {
+            // A late offer: it was in the 2xx, and this is its answer (RFC 3261 §13.2.1).
+            let (sender, receiver) = match toward {
+                Toward::Caller => (token.callee, token.caller),
+                Toward::Callee => (token.caller, token.callee),
+            };
+            let peer = |hop: Hop| Peer { browser: hop.browser, nat: false, v6: hop.remote.is_ipv6() };
+            let key = Key {
+                call_id: lossy(message.call_id().unwrap_or_default()),
+                from_tag: lossy(message.to_tag().unwrap_or_default()),
+                to_tag: lossy(message.from_tag().unwrap_or_default()),
+                via_branch: String::new(),
+            };
+            let source = self.source(message, &flow);
+            let dict = media::request(
+                &key,
+                Half::Answer(None),
+                message.body(),
+                peer(sender),
+                peer(receiver),
+                source,
+            );
+            let question = Question::Relay { relay: u16::from(relay), request: dict.encode_bencode().into() };
+            self.ask(now, question, Waiting::Ack(ack));
+            return;
+        }
+        self.send_ack(&ack, None);
+    }
+
+    /// The relay's word on an answer in an ACK. Where it has none, the ACK goes as it is: the dialog stands all the same.
+    pub(super) fn ack_rewritten(&mut self, ack: &WaitingAck, verdict: Verdict) {
+        let body = match verdict {
+            Verdict::Sdp(sdp) => Some(sdp),
+            Verdict::Refused(_) | Verdict::Unusable => None,
+        };
+        self.send_ack(ack, body);
+    }
+
+    fn send_ack(&mut self, ack: &WaitingAck, body: Option<Vec<u8>>) {
+        let Ok(message) = Message::parse(&ack.request) else { return };
+        let destination = self.along(&message, &ack.shown, ack.own_routes);
+        let target = match &destination.next {
+            NextHop::Target(target) => *target,
+            // A name cannot be waited for here: only what is an address by itself is followed.
+            NextHop::Host { host, port, transport } => {
+                let Some(target) = self.literal_target(host, *port, *transport) else { return };
+                target
+            }
+        };
+        let leaving = forward::Leaving {
+            destination: &destination,
+            target,
+            branch: self.layer.branch(&mut self.rng),
+            own_routes: ack.own_routes,
+            strip_credentials: true,
+            record_routes: Vec::new(),
+            path: None,
+            contact: None,
+            body,
+        };
+        let data = self.write(&message, leaving);
+        self.layer.send_stateless(target, data);
+    }
+}

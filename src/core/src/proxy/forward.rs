@@ -1,0 +1,202 @@
+//! A request as it leaves: RFC 3261 §16.6.
+//!
+//! Via, Max-Forwards, Route, Record-Route, Path and Contact's alias are changed; all else goes on byte for byte. In go
+//! the request and where it goes; out come the bytes. Not here: why (`dialog`, `location`, `fork`).
+
+use super::Proxy;
+use super::context::{Context, Destination, NextHop};
+use super::token::{Hop, RouteToken};
+use crate::cidr::Cidr;
+use crate::flow::{Flow, Listener, ListenerId, Target, Transport};
+use crate::sip::edit::Edit;
+use crate::sip::{Message, Name, Scheme, Uri};
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+
+/// Max-Forwards of a request that came without (§16.6 step 3).
+const MAX_FORWARDS: u8 = 70;
+
+/// One copy of a request, on its way out.
+pub(super) struct Leaving<'a> {
+    pub destination: &'a Destination,
+    pub target: Target,
+    pub branch: String,
+    pub own_routes: usize,
+    pub strip_credentials: bool,
+    /// Top first.
+    pub record_routes: Vec<String>,
+    pub path: Option<String>,
+    pub contact: Option<Vec<u8>>,
+    pub body: Option<Vec<u8>>,
+}
+
+/// Where a URI leads, by its own words (RFC 3263 §4.1 and §4.2 without DNS's part).
+pub(super) fn next_hop(uri: &Uri<'_>) -> Option<NextHop> {
+    if !uri.is_sip() {
+        return None;
+    }
+    let transport = uri.transport().unwrap_or(match uri.scheme {
+        Scheme::Sips => Transport::Tls,
+        Scheme::Sip | Scheme::Tel | Scheme::Urn | Scheme::Other(_) => Transport::Udp,
+    });
+    let host = uri.params.get_str("maddr").filter(|host| !host.is_empty()).unwrap_or(uri.host);
+    let port = uri.port.unwrap_or(transport.default_port());
+    Some(NextHop::Host { host: host.to_owned(), port, transport })
+}
+
+impl Proxy {
+    pub(super) fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.config.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    /// The socket for a transport and an address family.
+    fn listener_for(&self, transport: Transport, v6: bool) -> Option<&Listener> {
+        self.config
+            .listeners
+            .iter()
+            .find(|listener| listener.transport == transport && listener.local.is_ipv6() == v6)
+    }
+
+    pub(super) fn address_target(&self, remote: SocketAddr, transport: Transport) -> Option<Target> {
+        let listener = self.listener_for(transport, remote.is_ipv6())?;
+        Some(Target::Address { listener: listener.id, transport, remote })
+    }
+
+    /// The target of a host that is an address by itself.
+    pub(super) fn literal_target(&self, host: &str, port: u16, transport: Transport) -> Option<Target> {
+        let ip = crate::sip::uri::host_ip(host)?;
+        self.address_target(SocketAddr::new(ip, port), transport)
+    }
+
+    /// The real address of a request's sender: what an edge of ours says of it, else the packet's.
+    pub(super) fn source(&self, message: &Message<'_>, flow: &Flow) -> IpAddr {
+        let ip = flow.remote.ip();
+        if !Cidr::any(&self.config.edge, ip) {
+            return ip;
+        }
+        let client = message.vias().nth(1).and_then(Result::ok);
+        client.and_then(|via| via.received().or_else(|| crate::sip::uri::host_ip(via.host))).unwrap_or(ip)
+    }
+
+    /// Our Via, by the listener that sends.
+    fn via(&self, target: &Target, branch: &str) -> String {
+        let listener = match target {
+            Target::Flow(flow) => flow.listener,
+            Target::Address { listener, .. } => *listener,
+        };
+        let transport = target.transport().via();
+        match self.listener(listener) {
+            Some(own) => {
+                format!("SIP/2.0/{transport} {}:{};branch={branch}", own.advertised_host, own.advertised_port)
+            }
+            None => format!("SIP/2.0/{transport} invalid.invalid;branch={branch}"),
+        }
+    }
+
+    /// Our URI on a listener, for Record-Route.
+    fn record_route(&self, listener: ListenerId, token: &str) -> Option<String> {
+        let own = self.listener(listener)?;
+        let transport = match own.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+            Transport::Ws | Transport::Wss => ";transport=ws",
+        };
+        Some(format!("<sip:{token}@{}:{}{transport};lr>", own.advertised_host, own.advertised_port))
+    }
+
+    /// The Record-Route values of a request that makes a dialog: one, or two where it leaves by another listener than it
+    /// came by (RFC 5658).
+    pub(super) fn record_routes(
+        &self,
+        context: &Context,
+        message: &Message<'_>,
+        destination: &Destination,
+        target: &Target,
+        relay: Option<u8>,
+    ) -> Vec<String> {
+        let (Some(call_id), Some(tag)) = (message.call_id(), message.from_tag()) else { return Vec::new() };
+        let (out_listener, connection) = match target {
+            Target::Flow(flow) => (flow.listener, flow.connection),
+            Target::Address { listener, .. } => (*listener, None),
+        };
+        let id = |connection: Option<crate::flow::ConnectionId>| {
+            connection.and_then(|connection| u32::try_from(connection.0).ok()).unwrap_or(0)
+        };
+        let caller = Hop {
+            listener: context.flow.listener.0,
+            remote: context.flow.remote,
+            connection: id(context.flow.connection),
+            foreign: self.is_foreign_sender(message, &context.flow),
+            browser: context.sender.browser,
+        };
+        let callee = Hop {
+            listener: out_listener.0,
+            remote: target.remote(),
+            connection: id(connection),
+            foreign: destination.foreign,
+            browser: destination.peer.browser,
+        };
+        let token = RouteToken { caller, callee, relay }.mint(&self.config.keys, call_id, tag);
+        let mut values = Vec::with_capacity(2);
+        values.extend(self.record_route(out_listener, &token));
+        if out_listener != context.flow.listener {
+            values.extend(self.record_route(context.flow.listener, &token));
+        }
+        values
+    }
+
+    /// Record-Route with the token that the dialog has already (NOTIFY, whose dialog the other side may not have yet).
+    pub(super) fn same_record_route(&self, target: &Target, token: &str) -> Vec<String> {
+        let listener = match target {
+            Target::Flow(flow) => flow.listener,
+            Target::Address { listener, .. } => *listener,
+        };
+        self.record_route(listener, token).into_iter().collect()
+    }
+
+    /// Whether a request's sender is reached by following what it says: a server of another domain. A client of ours,
+    /// or whatever came through an edge of ours, is reached where it came from.
+    fn is_foreign_sender(&self, message: &Message<'_>, flow: &Flow) -> bool {
+        !Cidr::any(&self.config.edge, flow.remote.ip()) && message.record_routes().next().is_some()
+    }
+
+    pub(super) fn write(&self, message: &Message<'_>, leaving: Leaving<'_>) -> Bytes {
+        let mut edit = Edit::new();
+        let destination = leaving.destination;
+        edit.prepend_via(self.via(&leaving.target, &leaving.branch));
+        let hops = message.max_forwards().ok().flatten();
+        edit.set_max_forwards(hops.map_or(MAX_FORWARDS, |hops| hops.saturating_sub(1)));
+        if destination.uri != message.request_uri() {
+            edit.set_request_uri(destination.uri.as_slice());
+        }
+        if destination.keep_routes {
+            for _ in 0..leaving.own_routes {
+                edit.remove_first_route();
+            }
+        } else {
+            edit.remove(Name::Route);
+        }
+        for route in destination.routes.iter().rev() {
+            edit.prepend_route(route.as_slice());
+        }
+        for value in leaving.record_routes.into_iter().rev() {
+            edit.prepend_record_route(value);
+        }
+        if let Some(path) = leaving.path {
+            edit.prepend_path(path);
+        }
+        if leaving.strip_credentials {
+            edit.remove(Name::ProxyAuthorization);
+        }
+        if let Some(contact) = leaving.contact {
+            edit.replace_contacts(contact);
+        }
+        if let Some(body) = leaving.body {
+            edit.replace_body(None, body);
+        }
+        let mut out = Vec::with_capacity(message.as_bytes().len() + 512);
+        edit.write(message, &mut out);
+        out.into()
+    }
+}

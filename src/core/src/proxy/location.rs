@@ -1,0 +1,233 @@
+//! Where a request outside of a dialog goes: our servers, a local user's bindings, a foreign domain.
+//!
+//! RFC 3261 §16.5, RFC 3327 §5.4 (the Path of a binding becomes Route), RFC 5626 §5.3 (the token in a Path of our own is
+//! the flow). In go the request and what the store knows; out come [`Destination`]s. Not here: trying them (`fork`).
+
+use super::context::{Context, Destination, NextHop, Waiting};
+use super::media::{Peer, is_private};
+use super::{Proxy, forward};
+use crate::auth::FlowToken;
+use crate::cidr::Cidr;
+use crate::flow::{Flow, Target};
+use crate::machine::{Question, Reply};
+use crate::sip::{Aor, List, Message, NameAddr, Uri};
+use crate::store::{self, Binding};
+use crate::time::Instant;
+
+/// Kamailio's usual branch flag for a binding behind a NAT (`nat_bflag` 6).
+const CFLAG_NAT: u32 = 1 << 6;
+
+/// Branches of one request; more bindings than this one address-of-record does not have.
+const MOST_BRANCHES: usize = 32;
+
+impl Proxy {
+    /// To a server of ours, by its own URI; the request stays as it is.
+    pub(super) fn to_server(
+        &mut self,
+        now: Instant,
+        context: &mut Context,
+        message: &Message<'_>,
+        server: Option<String>,
+    ) {
+        let next = server
+            .as_deref()
+            .and_then(|uri| Uri::parse(uri.as_bytes()).ok())
+            .and_then(|uri| forward::next_hop(&uri));
+        let Some(next) = next else {
+            return self.answer(now, context, 404, Some("No Such Service"), &[]);
+        };
+        let destination = Destination {
+            uri: message.request_uri().to_vec(),
+            routes: Vec::new(),
+            keep_routes: false,
+            next,
+            peer: Peer::default(),
+            foreign: false,
+            direct: false,
+        };
+        self.start(now, context, vec![destination]);
+    }
+
+    /// To a domain that is not ours: by `--route`, else by itself.
+    pub(super) fn outbound(
+        &mut self,
+        now: Instant,
+        context: &mut Context,
+        message: &Message<'_>,
+        uri: &Uri<'_>,
+    ) {
+        let route = self.config.routes.iter().find(|route| route.matches(uri.host));
+        let next = match route {
+            Some(route) => Uri::parse(route.uri.as_bytes()).ok().and_then(|uri| forward::next_hop(&uri)),
+            None => forward::next_hop(uri),
+        };
+        let Some(next) = next else { return self.answer(now, context, 416, None, &[]) };
+        let destination = Destination {
+            uri: message.request_uri().to_vec(),
+            routes: Vec::new(),
+            keep_routes: false,
+            next,
+            peer: Peer::default(),
+            foreign: true,
+            direct: true,
+        };
+        self.start(now, context, vec![destination]);
+    }
+
+    /// A user of ours: asks where he is.
+    pub(super) fn look_up(&mut self, now: Instant, context: &mut Context, uri: &Uri<'_>) {
+        let (Some(aor), Some(domain)) = (uri.aor(), self.local_domain(uri.host, uri.port)) else {
+            return self.answer(now, context, 404, None, &[]);
+        };
+        let aor = Aor { domain: domain.to_ascii_lowercase(), ..aor };
+        let query = store::Query::Bindings { aor, now };
+        context.asking = self.ask(now, Question::Store(query), Waiting::Location(context.id));
+        if context.asking.is_none() {
+            self.answer(now, context, 503, Some("Too Many Questions"), &[("Retry-After", "5")]);
+        }
+    }
+
+    pub(super) fn located(&mut self, now: Instant, context: &mut Context, reply: Option<Reply>) {
+        context.asking = None;
+        let bindings = match reply {
+            Some(Reply::Store(Ok(store::Reply::Bindings(bindings)))) => bindings,
+            _ => {
+                return self.answer(now, context, 503, Some("Database Unavailable"), &[("Retry-After", "5")]);
+            }
+        };
+        if bindings.is_empty() {
+            return self.answer(now, context, 404, None, &[]);
+        }
+        let destinations: Vec<_> =
+            bindings.iter().take(MOST_BRANCHES).filter_map(|binding| self.destination(binding)).collect();
+        if destinations.is_empty() {
+            // Registered, but every connection is gone.
+            return self.answer(now, context, 480, None, &[]);
+        }
+        self.start(now, context, destinations);
+    }
+
+    /// Where a binding leads; `None` where its connection is gone and nothing else leads there.
+    fn destination(&self, binding: &Binding) -> Option<Destination> {
+        let contact = Uri::parse(binding.contact.as_bytes()).ok().filter(|contact| contact.is_sip())?;
+        let received = binding.received.as_deref().and_then(|uri| Uri::parse(uri.as_bytes()).ok());
+        let path: Vec<&[u8]> =
+            binding.path.as_deref().map(|path| List::new(path.as_bytes()).collect()).unwrap_or_default();
+        let first = match path.first() {
+            Some(value) => Some(NameAddr::parse(value).ok()?),
+            None => None,
+        };
+        let token = first
+            .as_ref()
+            .and_then(|first| first.uri.user)
+            .and_then(|user| FlowToken::verify(user, &self.config.keys));
+        let web = |uri: &Uri<'_>| uri.transport().is_some_and(|transport| transport.is_websocket());
+        let browser = web(&contact)
+            || received.as_ref().is_some_and(web)
+            || token.is_some_and(|token| token.transport.is_websocket());
+        let seen = token.map(|token| token.remote).or_else(|| {
+            let received = received.as_ref()?;
+            Some((received.ip()?, received.port.unwrap_or(5060)).into())
+        });
+        let differs = seen.is_some_and(|seen| {
+            let stream = token.is_some_and(|token| token.connection.is_some());
+            contact.ip() != Some(seen.ip()) || (!stream && contact.port.unwrap_or(5060) != seen.port())
+        });
+        let v6 = seen.map(|seen| seen.ip()).or_else(|| contact.ip()).is_some_and(|ip| ip.is_ipv6());
+        let nat = !browser
+            && !v6
+            && (binding.cflags & CFLAG_NAT != 0 || differs || contact.ip().is_some_and(is_private));
+        let mut destination = Destination {
+            uri: binding.contact.as_bytes().to_vec(),
+            routes: Vec::new(),
+            keep_routes: false,
+            next: NextHop::Host { host: String::new(), port: 0, transport: crate::flow::Transport::Udp },
+            peer: Peer { browser, nat, v6 },
+            foreign: false,
+            direct: true,
+        };
+        match first {
+            Some(first) if self.is_ours(first.uri.host, first.uri.port) && token.is_some() => {
+                destination.routes = path[1..].iter().map(|route| route.to_vec()).collect();
+                destination.next = match self.flow_target(&token?) {
+                    Some(target) => NextHop::Target(target),
+                    // The connection is gone. A client whose Contact is where it was seen can be called back.
+                    None if !differs && !browser => forward::next_hop(&contact)?,
+                    None => return None,
+                };
+            }
+            Some(first) => {
+                destination.routes = path.iter().map(|route| route.to_vec()).collect();
+                destination.next = forward::next_hop(&first.uri)?;
+                destination.direct = false;
+            }
+            None => destination.next = forward::next_hop(received.as_ref().unwrap_or(&contact))?,
+        }
+        Some(destination)
+    }
+
+    /// The flow that a Path token of ours names, where it is still there.
+    fn flow_target(&self, token: &FlowToken) -> Option<Target> {
+        match token.connection {
+            Some(connection) => self
+                .connections
+                .get(&connection)
+                .filter(|flow| token.epoch == self.epoch && flow.remote == token.remote)
+                .map(|flow| Target::Flow(*flow)),
+            None => self.listener(token.listener).filter(|own| own.transport == token.transport).map(|own| {
+                Target::Flow(Flow {
+                    transport: own.transport,
+                    listener: own.id,
+                    remote: token.remote,
+                    connection: None,
+                })
+            }),
+        }
+    }
+
+    /// A request along a Path that we gave out (RFC 3327 §5.4): from a server of ours, and to the flow of its token.
+    pub(super) fn along_path(&self, context: &Context, message: &Message<'_>) -> Option<Destination> {
+        let ip = context.flow.remote.ip();
+        if !Cidr::any(&self.config.edge, ip) && !Cidr::any(&self.config.trust, ip) {
+            return None;
+        }
+        let route = message.routes().take(context.own_routes).find_map(|route| {
+            let route = route.ok()?;
+            FlowToken::verify(route.uri.user?, &self.config.keys)
+        })?;
+        Some(Destination {
+            uri: message.request_uri().to_vec(),
+            routes: Vec::new(),
+            keep_routes: true,
+            next: NextHop::Target(self.flow_target(&route)?),
+            peer: Peer { browser: route.transport.is_websocket(), nat: false, v6: route.remote.is_ipv6() },
+            foreign: false,
+            direct: true,
+        })
+    }
+
+    /// The Path value for a REGISTER whose first hop we are: its flow, signed.
+    pub(super) fn path(&self, context: &Context, message: &Message<'_>) -> Option<String> {
+        let own = self.listener(context.flow.listener)?;
+        let aor = message.to().ok()?.uri.aor()?;
+        let contact = message.contacts().find_map(Result::ok);
+        let token = FlowToken {
+            worker: 0,
+            listener: own.id,
+            transport: context.flow.transport,
+            epoch: self.epoch,
+            connection: context.flow.connection,
+            remote: context.flow.remote,
+            client: crate::auth::flow_token::client_hash(
+                &aor,
+                contact.map_or("", |contact| contact.uri.host),
+            ),
+        }
+        .mint(&self.config.keys);
+        let transport = match own.transport.uri_param() {
+            "udp" => String::new(),
+            name => format!(";transport={name}"),
+        };
+        Some(format!("<sip:{token}@{}:{}{transport};lr;ob>", own.advertised_host, own.advertised_port))
+    }
+}
