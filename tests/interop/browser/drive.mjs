@@ -1,0 +1,56 @@
+// Drives headless Chromium for a test: one JSON command a line on stdin, one JSON answer a line on stdout.
+//   {"open": URL}             starts the browser on this page
+//   {"phone": NAME, "with": ARGUMENT}  calls window.phone.NAME(ARGUMENT)
+// An answer is {"ok": VALUE} or {"error": TEXT}. The end of stdin closes the browser.
+
+import { createInterface } from "node:readline";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const profile = await mkdtemp(join(tmpdir(), "sipbox-chromium-"));
+let context, page;
+
+async function open(url) {
+  context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    headless: true,
+    ignoreHTTPSErrors: true,
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--ignore-certificate-errors",
+      "--autoplay-policy=no-user-gesture-required",
+      "--allow-loopback-in-peer-connection",
+    ],
+  });
+  page = context.pages()[0] ?? (await context.newPage());
+  page.on("console", (message) => process.stderr.write(`page: ${message.text()}\n`));
+  page.on("pageerror", (error) => process.stderr.write(`page: ${error.stack}\n`));
+  await page.goto(url);
+}
+
+async function carryOut(command) {
+  if (command.open) return open(command.open);
+  if (command.phone)
+    return page.evaluate(([name, argument]) => window.phone[name](argument), [command.phone, command.with]);
+  throw new Error(`unknown command ${JSON.stringify(command)}`);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer;
+  try {
+    answer = { ok: (await carryOut(JSON.parse(line))) ?? null };
+  } catch (error) {
+    answer = { error: String(error.message ?? error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+await context?.close();
+await rm(profile, { recursive: true, force: true });

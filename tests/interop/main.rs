@@ -1,0 +1,177 @@
+//! The main job, seen from outside: a browser and a SIP phone, neither written here, call each other through sipbox.
+//!
+//! Headless Chromium with JsSIP over WSS on one side, baresip on the other (issue "First call", "It must show").
+//! A call is judged by what each peer's own decoder heard, and by each peer's own count of packets.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod baresip;
+mod chromium;
+mod deployment;
+mod ear;
+mod namespace;
+
+use baresip::{Baresip, Counts};
+use chromium::{Chromium, Report};
+use deployment::{DOMAIN, Deployment};
+use namespace::{BROWSER, PHONE, PROXY, RELAY, iptables};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the phone plays, and what the browser plays.
+const PHONE_HZ: u32 = 440;
+const BROWSER_HZ: u32 = 1000;
+/// How long each call talks.
+const TALK: Duration = Duration::from_secs(10);
+/// The part of the packets of one side that must arrive at the other.
+const LEAST_ARRIVING: f64 = 0.95;
+
+/// Both phones, registered, on a house of their own.
+struct Scene {
+    // Dropped in this order: the peers go before their servers.
+    browser: Chromium,
+    phone: Baresip,
+    house: Deployment,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let web_root: PathBuf = chromium::web_root();
+        namespace::enter();
+        let house = Deployment::start(&web_root);
+        let proxy = house.proxy.address("udp");
+        assert_eq!(proxy.ip().to_string(), PROXY);
+        let phone = Baresip::start(house.dir(), PHONE, "alice", DOMAIN, proxy, PHONE_HZ);
+        let mut browser = Chromium::open(&format!("https://{}/", house.web()));
+        browser.register(&format!("wss://{}/", house.web()), "bob", DOMAIN, BROWSER_HZ);
+        Scene { browser, phone, house }
+    }
+
+    /// One of them calls; gives control back when both know that the call is up, and DTLS is.
+    fn call(&mut self, caller: Caller, count: usize) {
+        match caller {
+            Caller::Browser => self.browser.call(&format!("sip:alice@{DOMAIN}")),
+            Caller::Phone => self.phone.dial(&format!("sip:bob@{DOMAIN}")),
+        }
+        self.phone.wait("CALL_ESTABLISHED", Duration::from_secs(15));
+        self.browser.wait("confirmed", count);
+        self.browser.wait_dtls();
+    }
+
+    /// One of them hangs up; both must know it, and the relay must hold nothing more.
+    fn hang_up(&mut self, who: Caller, count: usize) {
+        match who {
+            Caller::Browser => self.browser.hangup(),
+            Caller::Phone => self.phone.hangup(),
+        }
+        self.browser.wait("ended", count);
+        if who == Caller::Browser {
+            self.phone.wait("CALL_CLOSED", Duration::from_secs(5));
+        }
+        self.house.wait_freed();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Browser,
+    Phone,
+}
+
+/// What both peers say of one call.
+struct Evidence {
+    browser: Report,
+    phone: Counts,
+    /// 8 kHz.
+    phone_heard: Vec<i16>,
+}
+
+/// All that is wrong with a call; empty for a good one.
+fn faults(evidence: &Evidence, talked: Duration) -> Vec<String> {
+    let mut faults = Vec::new();
+    let Evidence { browser, phone, phone_heard } = evidence;
+    if browser.dtls != "connected" {
+        faults.push(format!("DTLS is {}", browser.dtls));
+    }
+    let mut arriving = |way: &str, sent: u64, received: u64| {
+        // 20 ms packets: a side that hardly sends proves nothing.
+        let least = talked.as_millis() as u64 / 20 * 9 / 10;
+        if sent < least {
+            faults.push(format!("{way}: {sent} packets sent, in {talked:?}"));
+        }
+        if (received as f64) < sent as f64 * LEAST_ARRIVING {
+            faults.push(format!("{way}: {received} of {sent} packets arrived"));
+        }
+    };
+    arriving("browser to phone", browser.sent, phone.received);
+    arriving("phone to browser", phone.sent, browser.received);
+    let mut tone = |who: &str, heard: ear::Heard| {
+        if heard.share < 0.9 || heard.seconds < talked.as_secs_f64() * 0.85 {
+            faults.push(format!(
+                "{who} heard the other's tone for {} s, {:.3} of all",
+                heard.seconds, heard.share
+            ));
+        }
+    };
+    tone("the phone", ear::listen(phone_heard, 8000, BROWSER_HZ));
+    tone("the browser", ear::listen(&browser.samples, browser.rate, PHONE_HZ));
+    faults
+}
+
+/// The same evidence with the two recordings exchanged, and with each of them silent: the judge must see all three.
+fn judge_is_not_blind(evidence: Evidence) {
+    let Evidence { browser, phone, phone_heard } = evidence;
+    let silent = vec![0; phone_heard.len()];
+    let deaf_phone = Evidence { browser, phone, phone_heard: silent };
+    assert!(!faults(&deaf_phone, TALK).is_empty(), "a muted browser passes");
+    let Evidence { mut browser, phone, .. } = deaf_phone;
+    let heard = std::mem::take(&mut browser.samples);
+    let deaf_browser = Evidence { browser, phone, phone_heard: phone_heard.clone() };
+    assert!(!faults(&deaf_browser, TALK).is_empty(), "a muted phone passes");
+    let mut swapped = deaf_browser;
+    swapped.browser.samples = phone_heard;
+    let heard_at = swapped.browser.rate as usize;
+    // To the phone's 8 kHz, as coarsely as it goes: a tone stays a tone.
+    swapped.phone_heard = heard.into_iter().step_by((heard_at / 8000).max(1)).collect();
+    swapped.browser.rate = 8000;
+    assert!(!faults(&swapped, TALK).is_empty(), "swapped media pass");
+}
+
+fn one_call(scene: &mut Scene, caller: Caller, hangs_up: Caller, index: usize) -> Evidence {
+    scene.call(caller, index + 1);
+    assert_eq!(scene.house.relay_calls().len(), 1, "the call goes through the relay");
+    assert!(!scene.house.relay_ports().is_empty(), "ports are counted where there are some");
+    std::thread::sleep(TALK);
+    let browser = scene.browser.report();
+    scene.hang_up(hangs_up, index + 1);
+    Evidence { browser, phone: scene.phone.counts(index), phone_heard: scene.phone.heard() }
+}
+
+#[test]
+fn browser_and_phone_call_each_other() {
+    let mut scene = Scene::set();
+    let evidence = one_call(&mut scene, Caller::Browser, Caller::Phone, 0);
+    assert_eq!(faults(&evidence, TALK), [""; 0], "browser to phone");
+    judge_is_not_blind(evidence);
+    let evidence = one_call(&mut scene, Caller::Phone, Caller::Browser, 1);
+    assert_eq!(faults(&evidence, TALK), [""; 0], "phone to browser");
+}
+
+#[test]
+fn a_relay_that_stops_forwarding_is_seen() {
+    let mut scene = Scene::set();
+    scene.call(Caller::Browser, 1);
+    // Everything that the relay sends is lost from here on, but for the ng protocol.
+    let control = scene.house.relay_control().port();
+    iptables(&format!("-A OUTPUT -p udp -s {RELAY} ! --sport {control} -j DROP"));
+    std::thread::sleep(TALK);
+    let browser = scene.browser.report();
+    scene.hang_up(Caller::Browser, 1);
+    let evidence = Evidence { browser, phone: scene.phone.counts(0), phone_heard: scene.phone.heard() };
+    let faults = faults(&evidence, TALK);
+    for fault in ["browser to phone", "phone to browser", "the phone heard", "the browser heard"] {
+        assert!(faults.iter().any(|found| found.starts_with(fault)), "{fault}: not among {faults:?}");
+    }
+}
