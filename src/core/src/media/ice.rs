@@ -43,6 +43,15 @@ pub enum Event {
     Disconnected,
 }
 
+/// The agent of one leg knows one component: of each address the first port that was offered is RTP's. A peer that
+/// multiplexes drops component 2 (RFC 8839 §4.2.1.2), and one that does not has no ICE leg here.
+fn component_one(candidates: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> + '_ {
+    let first =
+        |at: usize, address: &SocketAddr| candidates[..at].iter().all(|other| other.ip() != address.ip());
+    let ones = candidates.iter().enumerate().filter(move |(at, address)| first(*at, address));
+    ones.map(|(_, address)| *address).take(ICE_CANDIDATES)
+}
+
 /// The agent of one leg.
 pub struct Ice {
     agent: IceAgent,
@@ -62,8 +71,8 @@ impl Ice {
             IceAgent::new(IceCreds { ufrag: plan.local_ufrag.clone(), pass: plan.local_pwd.clone() });
         agent.set_controlling(plan.controlling);
         agent.set_max_candidate_pairs(ICE_CANDIDATES);
-        for address in plan.local_candidates.iter().take(ICE_CANDIDATES) {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
+        for address in component_one(&plan.local_candidates) {
+            if let Ok(candidate) = Candidate::host(address, "udp") {
                 agent.add_local_candidate(candidate);
             }
         }
@@ -97,9 +106,9 @@ impl Ice {
             self.agent.ice_restart(creds, true);
             self.plan = IcePlan { remote: None, ..plan.clone() };
         }
-        for address in &plan.local_candidates {
-            if !self.plan.local_candidates.contains(address)
-                && let Ok(candidate) = Candidate::host(*address, "udp")
+        for address in component_one(&plan.local_candidates) {
+            if !self.plan.local_candidates.contains(&address)
+                && let Ok(candidate) = Candidate::host(address, "udp")
             {
                 self.agent.add_local_candidate(candidate);
             }

@@ -55,9 +55,12 @@ pub(super) enum Admission {
 }
 
 impl Path {
-    /// A new address in the SDP starts all over; the same one, said again, opens the window again.
+    /// A new address in the SDP starts all over; the same one, said again, opens the window again. One of zeros (hold)
+    /// says nothing about where packets come from: what was learned stays.
     fn apply(&mut self, advertised: Option<SocketAddr>, changed: bool) {
-        if self.advertised != advertised {
+        if advertised.is_none() {
+            self.advertised = None;
+        } else if self.advertised != advertised {
             self.advertised = advertised;
             self.learned = None;
             self.window_end = None;
@@ -67,6 +70,10 @@ impl Path {
     }
 
     pub(super) fn admit(&mut self, now: Instant, from: SocketAddr, learning: Learning) -> Admission {
+        // Before its SDP a peer has no business here, nor has anybody else.
+        if self.advertised.is_none() && self.learned.is_none() {
+            return Admission::Refused;
+        }
         if learning == Learning::Off {
             return Admission::Known;
         }
@@ -102,8 +109,10 @@ impl Path {
     }
 
     pub(super) fn destination(&self, learning: Learning) -> Option<SocketAddr> {
+        // Nothing is sent to an address of zeros (RFC 3264 §8.4), nor to one that was only heard.
+        let advertised = self.advertised?;
         match (learning, &self.learned) {
-            (Learning::Off, _) | (_, None) => self.advertised,
+            (Learning::Off, _) | (_, None) => Some(advertised),
             (_, Some((source, _, _))) => Some(*source),
         }
     }
@@ -355,10 +364,6 @@ impl Leg {
         {
             return Err(DropReason::Source);
         }
-        // Before its SDP a peer has no business here; after it, it may have kept silent about where it is.
-        if self.ice.is_none() && self.plan.remote_rtp.is_none() && self.plan.payloads.is_empty() {
-            return Err(DropReason::Source);
-        }
         let length = match (&self.plan.security, &mut self.unprotect) {
             (Security::None, _) => length,
             (_, None) => return Err(DropReason::NoKeys),
@@ -484,6 +489,18 @@ mod tests {
         // A re-INVITE with the same address opens it again.
         path.apply(Some(address("10.0.0.1:4000")), true);
         assert_eq!(path.admit(at(9_020), nat, Learning::Immediate), Admission::Learned(nat));
+    }
+
+    #[test]
+    fn nobody_is_learned_before_the_sdp_and_hold_forgets_nothing() {
+        let mut path = Path::default();
+        let phone = address("10.0.0.1:4000");
+        assert_eq!(path.admit(at(0), phone, Learning::Immediate), Admission::Refused);
+        path.apply(Some(phone), true);
+        path.admit(at(20), phone, Learning::Immediate);
+        path.apply(None, true);
+        assert_eq!(path.admit(at(40), phone, Learning::Immediate), Admission::Known);
+        assert_eq!(path.destination(Learning::Immediate), None);
     }
 
     #[test]

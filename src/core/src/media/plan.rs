@@ -34,7 +34,7 @@ pub struct LegPlan {
     pub peer_receives: bool,
     /// RTP/AVPF or SAVPF: early feedback is understood (RFC 4585); otherwise it is filtered toward this peer.
     pub feedback: bool,
-    /// Of the peer's own SDP. Empty until it came: what arrives before is dropped, and nobody's address is learned from it.
+    /// Of the peer's own SDP; until it came, what it was offered.
     pub payloads: Vec<PayloadFormat>,
     pub learning: Learning,
 }
@@ -47,8 +47,7 @@ pub struct IcePlan {
     /// None until the peer's SDP came.
     pub remote: Option<IceRemote>,
     pub controlling: bool,
-    /// Candidates that we offered for component 1. The agent has no other: an ICE leg multiplexes RTCP, and what
-    /// stands in the offer for component 2 goes unused.
+    /// Candidates that we offered, component 1 first; one of component 2 goes unused: an ICE leg multiplexes RTCP.
     pub local_candidates: Vec<SocketAddr>,
 }
 
