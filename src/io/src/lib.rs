@@ -17,4 +17,5 @@ pub mod secrets;
 pub mod services;
 pub mod signals;
 pub mod start;
+pub mod store;
 pub mod websocket;
