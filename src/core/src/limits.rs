@@ -72,3 +72,19 @@ pub const DTLS_LATER_DATAGRAMS: usize = 4096;
 pub const DTLS_OUTPUT_BYTES: usize = 65_536;
 /// New handshakes on one leg after failed ones.
 pub const DTLS_ATTEMPTS: usize = 4;
+
+// --- relay ---
+
+/// Calls at a time; the ports run out long before.
+pub const RELAY_CALLS: usize = 65_536;
+/// Branches of one call: a forking proxy offers each by itself.
+pub const RELAY_BRANCHES: usize = 32;
+/// Replies that are kept for repeated requests, and their bytes together.
+pub const NG_COOKIES: usize = 16_384;
+pub const NG_COOKIE_BYTES: usize = 32 << 20;
+/// Bytes of a call-id, tag or branch in an ng request.
+pub const NG_NAME_BYTES: usize = 1_024;
+/// Calls in one reply to `list`.
+pub const NG_LISTED: i64 = 1_024;
+/// Records that wait to be taken by the driver.
+pub const RELAY_RECORDS: usize = 65_536;

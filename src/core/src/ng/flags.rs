@@ -63,6 +63,8 @@ pub struct Flags {
     /// Where the SIP message came from; with `SIP-source-address` it is where the sender's media is.
     pub received_from: Option<IpAddr>,
     pub sip_source_address: bool,
+    /// The SDP's address counts even where nobody outside can reach it.
+    pub trust_address: bool,
     pub generate_mid: bool,
     pub asymmetric: bool,
     pub strict_source: bool,
@@ -201,11 +203,25 @@ impl Flags {
         Ok(())
     }
 
+    /// Whether the media of a sender whose SDP states this address is looked for at the source of its SIP instead.
+    /// A private address is believed only where the request says so: else it is that of a phone behind a NAT.
+    pub fn takes_source(&self, stated: Option<&IpAddr>) -> bool {
+        let private = match stated {
+            Some(IpAddr::V4(ip)) => {
+                let [a, b, ..] = ip.octets();
+                ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
+            }
+            Some(IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+            None => false,
+        };
+        !self.trust_address && (self.sip_source_address || private)
+    }
+
     fn take_flag(&mut self, word: &str) {
         match word {
             "generate-mid" => self.generate_mid = true,
             "SIP-source-address" | "sip-source-address" => self.sip_source_address = true,
-            "trust-address" => self.sip_source_address = false,
+            "trust-address" => self.trust_address = true,
             "asymmetric" => self.asymmetric = true,
             "symmetric" => self.asymmetric = false,
             "strict-source" => self.strict_source = true,

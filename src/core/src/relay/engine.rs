@@ -28,19 +28,6 @@ pub enum PortError {
     NoInterface,
 }
 
-/// What was counted on one socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Where packets come from and go to; `None` before it is known.
-    pub endpoint: Option<SocketAddr>,
-    pub packets: u64,
-    pub bytes: u64,
-    /// Dropped: not authentic, replayed, malformed.
-    pub errors: u64,
-    /// When the last packet came; `None` if none did.
-    pub last: Option<crate::time::Instant>,
-}
-
 /// What media workers do for the control side.
 pub trait Engine {
     /// Binds two ports for this side and gives them to the bridge's worker, which drops what comes until a plan is there.

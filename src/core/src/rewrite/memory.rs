@@ -77,6 +77,23 @@ pub struct SideMemory {
     refuse_mux: bool,
 }
 
+impl SideMemory {
+    /// How this side's address is found.
+    pub fn learning(&self) -> Option<Learning> {
+        self.learning
+    }
+
+    /// Our role in DTLS with this side, once it is decided.
+    pub fn role(&self) -> Option<DtlsRole> {
+        self.role
+    }
+
+    /// Our role in ICE with this side.
+    pub fn is_controlling(&self) -> bool {
+        self.controlling == Some(true)
+    }
+}
+
 /// One m-line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MediaMemory {
@@ -436,8 +453,9 @@ fn read(sdp: &Sdp<'_>, section: &Section<'_, '_>, input: &Input<'_>) -> Said {
         .map(|crypto| (crypto.tag.to_owned(), crypto.suite.to_owned(), crypto.key));
 
     let connection = section.connection().or_else(|| session.connection());
-    let from_source = input.flags.received_from.filter(|_| input.flags.sip_source_address);
-    let address = from_source.or(connection.as_ref().and_then(Connection::ip));
+    let stated = connection.as_ref().and_then(Connection::ip);
+    let from_source = input.flags.received_from.filter(|_| input.flags.takes_source(stated.as_ref()));
+    let address = from_source.or(stated);
     let mut direction = section.direction().or_else(|| session.direction()).unwrap_or(Direction::SendRecv);
     let zeros = connection.as_ref().and_then(Connection::ip).is_some_and(|ip| ip.is_unspecified());
     if zeros && ice.is_none() {

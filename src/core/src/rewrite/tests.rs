@@ -458,6 +458,16 @@ fn flags_of_address_and_rtcp() {
     offer(BARESIP.as_bytes(), &source, &mut memory, &mut Pinned::at(20000)).unwrap();
     let said = memory.side(0, Side::Offerer).unwrap().said.as_ref().unwrap();
     assert_eq!(said.rtp, Some("203.0.113.77:20002".parse().unwrap()));
+
+    // A phone behind a NAT, unless the request vouches for its address.
+    let natted = BARESIP.replace("192.0.2.10", "10.1.2.3");
+    for (more, expected) in [("\"x\"", "203.0.113.77:20002"), ("\"trust-address\"", "10.1.2.3:20002")] {
+        let flags = with(&format!(r#""flags":[{more}],"received-from":["IP4","203.0.113.77"]"#));
+        let mut memory = Memory::default();
+        offer(natted.as_bytes(), &flags, &mut memory, &mut Pinned::at(20000)).unwrap();
+        let said = memory.side(0, Side::Offerer).unwrap().said.as_ref().unwrap();
+        assert_eq!(said.rtp, Some(expected.parse().unwrap()));
+    }
 }
 
 proptest! {

@@ -55,7 +55,7 @@ impl fmt::Display for ParseError {
             ErrorKind::Version => "does not begin with v=0",
             ErrorKind::NotALine => "not a letter, '=' and a value",
             ErrorKind::ControlByte => "a NUL or a bare CR",
-            ErrorKind::Media => "an m-line needs media, port, protocol and a format",
+            ErrorKind::Media => "an m-line without media, number, protocol or format",
         };
         write!(f, "line {}: {what} (byte {})", self.line, self.at)
     }
