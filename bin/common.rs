@@ -8,7 +8,7 @@ use sipbox_core::machine::Level;
 use sipbox_io::clock::Clock;
 use sipbox_io::events::{self, Events, Writer};
 use sipbox_io::listen::{self, Bound, Spec};
-use sipbox_io::log;
+use sipbox_io::{log, tls};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +62,46 @@ pub struct Secrets {
 impl Secrets {
     pub fn load(&self) -> Result<Vec<Vec<u8>>, Failure> {
         Ok(sipbox_io::secrets::load(self.secret_file.as_deref())?)
+    }
+}
+
+/// `--tls-cert`, `--tls-key`, `--tls-self-signed`.
+#[derive(Args, Clone, Debug)]
+pub struct Tls {
+    /// Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Vec<PathBuf>,
+    /// Private key in PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Vec<PathBuf>,
+    /// Make a certificate in the state directory, for a first try
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub tls_self_signed: bool,
+}
+
+impl Tls {
+    /// `bound` and `domains` are what a certificate of our own is made for.
+    pub fn settings(&self, bound: &[Bound], domains: &[String]) -> Result<tls::Settings, Failure> {
+        if self.tls_cert.len() != self.tls_key.len() {
+            return Err(usage(format!(
+                "--tls-cert: {} of them and {} of --tls-key; give each certificate its key",
+                self.tls_cert.len(),
+                self.tls_key.len()
+            )));
+        }
+        if !self.tls_self_signed {
+            let pairs = self.tls_cert.iter().cloned().zip(self.tls_key.iter().cloned()).collect();
+            return Ok(tls::Settings { pairs });
+        }
+        let mut names = vec!["localhost".to_owned()];
+        names.extend(domains.iter().cloned());
+        for Bound { listener, .. } in bound {
+            names.push(listener.local.ip().to_string());
+            names.push(listener.advertised_host.trim_matches(['[', ']']).to_owned());
+        }
+        names.sort();
+        names.dedup();
+        Ok(tls::Settings { pairs: vec![tls::self_signed(names)?] })
     }
 }
 

@@ -16,6 +16,16 @@ pub const AUTH_PARAMETERS: usize = 32;
 pub const AUTH_HEADERS: usize = 16;
 /// Nonces whose use one worker remembers, some 60 bytes each; beyond it the oldest count as stale.
 pub const NONCES: usize = 65_536;
+// --- Connections (driver) ---
+
+/// Connections that one process holds, unless a flag says otherwise; a WebSocket costs some 20 KiB.
+pub const CONNECTIONS: usize = 16_384;
+/// Connections from one address: an office behind NAT, or a reverse proxy in front, and no flood.
+pub const CONNECTIONS_PER_ADDRESS: usize = 4_096;
+/// Messages that wait to be written to one connection; its reader is too slow beyond that.
+pub const QUEUED_MESSAGES: usize = 256;
+/// Bytes that wait to be written to one connection.
+pub const QUEUED_BYTES: usize = 1 << 20;
 
 // --- Transactions ---
 

@@ -18,4 +18,5 @@ pub mod services;
 pub mod signals;
 pub mod start;
 pub mod store;
+pub mod tls;
 pub mod websocket;

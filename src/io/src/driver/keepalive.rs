@@ -1,4 +1,4 @@
-//! STUN binding requests on a SIP port, as keep-alives (RFC 5626 §4.4.2, RFC 8489 §7).
+//! Keep-alives on a SIP port: line breaks, and STUN binding requests (RFC 5626 §4.4.2, RFC 8489 §7).
 //!
 //! In: a datagram. Out: the success response with XOR-MAPPED-ADDRESS, or nothing where it is no binding request.
 //! Not here: ICE (`core::media`).
@@ -10,6 +10,11 @@ const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const XOR_MAPPED_ADDRESS: [u8; 2] = [0x00, 0x20];
 const HEADER: usize = 20;
+
+/// Whether it is a keep-alive of line breaks (and NULs, that some phones send) and nothing else.
+pub(super) fn is_line_breaks(data: &[u8]) -> bool {
+    data.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
 
 /// A response to a well-formed binding request. SIP begins with a letter, so the two cannot be mixed up.
 pub(super) fn binding_response(data: &[u8], remote: SocketAddr) -> Option<Vec<u8>> {

@@ -5,11 +5,17 @@
 //! (databases, DNS) is on threads of its own and answers by channel (`services`).
 //! Keep-alives are answered here and never reach a machine; neither does a part of a message.
 
+mod accept;
+mod connections;
+mod http;
 mod keepalive;
 mod ng;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod web;
+mod websocket;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -17,15 +23,22 @@ use crate::listen::{self, Bound, Socket};
 use crate::services::{ReplyTo, Services};
 use crate::signals::{Order, Signals};
 use crate::start::{Kind, StartError};
-use crate::{log, ready};
+use crate::{log, ready, tls};
+use accept::{Certificates, Door};
 use bytes::Bytes;
+use connections::{Arrival, Arrivals, Connections, NotSent};
 use ng::Relays;
-use sipbox_core::flow::Target;
+use sipbox_core::flow::{Flow, Listener, Target, Transport};
+use sipbox_core::limits::{CONNECTIONS, SIP_MESSAGE_BYTES};
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant as TokioInstant;
@@ -36,7 +49,16 @@ const BATCH: usize = 64;
 /// Threads for DNS look-ups; each blocks in the system's resolver.
 const RESOLVER_THREADS: usize = 8;
 
-/// How a server is run.
+/// A TLS, HTTP or TCP handshake must be done within this.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A message must be written within this; the peer reads too slowly beyond it.
+const WRITE: Duration = Duration::from_secs(10);
+/// After draining, connections may write what is queued for this long.
+const FLUSH: Duration = Duration::from_millis(500);
+/// Arrivals that wait for the machine; connections read no further beyond it.
+const ARRIVALS: usize = 256;
+
+/// How a server is run. [`Options::new`] has the defaults.
 pub struct Options {
     /// `proxy`: for the ready line.
     pub command: &'static str,
@@ -44,6 +66,52 @@ pub struct Options {
     /// How long work that is under way may last after SIGTERM.
     pub drain: Duration,
     pub events: Option<Events>,
+    /// For `tls:` and `wss:` listeners.
+    pub tls: tls::Settings,
+    /// For `ws:` and `wss:` listeners.
+    pub websocket: WebSocketOptions,
+    pub max_connections: usize,
+}
+
+impl Options {
+    pub fn new(command: &'static str, clock: Clock) -> Self {
+        Options {
+            command,
+            clock,
+            drain: Duration::from_secs(10),
+            events: None,
+            tls: tls::Settings::default(),
+            websocket: WebSocketOptions::default(),
+            max_connections: CONNECTIONS,
+        }
+    }
+}
+
+/// How WebSocket ports behave.
+#[derive(Clone, Debug)]
+pub struct WebSocketOptions {
+    /// Names that a Host may have, or be below; none: any.
+    pub hosts: Vec<String>,
+    /// Patterns of allowed Origins, `*` for any characters; none: the page's own host.
+    pub origins: Vec<String>,
+    /// Bytes of one message.
+    pub max_message: usize,
+    /// Pause between pings; a peer that is silent for two is gone.
+    pub ping: Duration,
+    /// A directory of static files on the same port.
+    pub web_root: Option<PathBuf>,
+}
+
+impl Default for WebSocketOptions {
+    fn default() -> Self {
+        WebSocketOptions {
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            max_message: SIP_MESSAGE_BYTES,
+            ping: Duration::from_secs(30),
+            web_root: None,
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT. Prints the ready line when it does.
@@ -95,24 +163,51 @@ async fn serve<M: Machine>(
     options: Options,
     mut control: Control,
 ) -> Result<(), StartError> {
-    let addresses: Vec<String> = bound.iter().map(|b| listen::describe(&b.listener)).collect();
+    let listeners = listen::listeners(&bound);
+    let addresses: Vec<String> = listeners.iter().map(listen::describe).collect();
+    let encrypted = listeners.iter().any(|l| matches!(l.transport, Transport::Tls | Transport::Wss));
+    let certificates =
+        Certificates::new(RefCell::new(if encrypted { Some(tls::server(&options.tls)?) } else { None }));
+    let (arrivals, mut arrived) = mpsc::channel(ARRIVALS);
+    let connections = Connections::new(options.max_connections);
+    let door = Door {
+        ids: connections.ids.clone(),
+        places: connections.places.clone(),
+        certificates: certificates.clone(),
+        websocket: Rc::new(options.websocket.clone()),
+        arrivals: arrivals.clone(),
+    };
     let mut udp = Vec::new();
+    let mut doors = Vec::new();
     for Bound { listener, socket } in bound {
         match socket {
             Socket::Udp(socket) => {
                 udp.push(Udp::new(listener.id, socket).map_err(|error| system("--listen", &error))?);
             }
-            Socket::Tcp(_) => {
-                return Err(StartError::new(
-                    Kind::Usage,
-                    format!("--listen {}: only udp:", listener.transport),
-                ));
+            Socket::Tcp(socket) => {
+                let socket = TcpListener::from_std(socket).map_err(|error| system("--listen", &error))?;
+                let accepting = accept::run(socket, listener.transport, listener.id, door.clone());
+                doors.push(tokio::task::spawn_local(accepting));
             }
         }
     }
+    // Only connections hold arrivals' senders from here on, besides the driver for those that it opens.
+    drop(door);
     let (answer, mut answers) = mpsc::unbounded_channel();
     let relays = Relays::new(services.relays.clone()).map_err(|error| system("--relay", &error))?;
-    let mut driver = Driver { machine, udp, relays, services, answer, options, failed: VecDeque::new() };
+    let mut driver = Driver {
+        machine,
+        listeners,
+        udp,
+        connections,
+        certificates,
+        arrivals,
+        relays,
+        services,
+        answer,
+        options,
+        failed: VecDeque::new(),
+    };
     ready::ready(driver.options.command, &addresses);
 
     let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
@@ -128,20 +223,18 @@ async fn serve<M: Machine>(
                 Order::Stop if drained_by.is_some() => break,
                 Order::Stop => {
                     ready::stopping();
+                    // New connections are new work.
+                    doors.drain(..).for_each(|door| door.abort());
                     drained_by = Some(TokioInstant::now() + driver.options.drain);
                     driver.feed(Input::Drain);
                 }
-                Order::Reload => {
-                    if let Some(events) = &driver.options.events {
-                        events.reopen();
-                    }
-                    driver.feed(Input::Reload);
-                }
+                Order::Reload => driver.reload(),
                 Order::Dump => driver.dump(),
             },
             Some((ticket, reply)) = answers.recv() => {
                 driver.feed(Input::Answer { ticket, reply });
             }
+            Some(arrival) = arrived.recv() => driver.arrive(arrival, &mut arrived),
             index = udp::readable(&driver.udp) => driver.receive(index),
             () = sleep_until(timeout) => {
                 driver.machine.handle_timeout(driver.options.clock.now());
@@ -151,6 +244,11 @@ async fn serve<M: Machine>(
             () = tick(&mut watchdog) => ready::alive(),
         }
     }
+    // What is queued is written; each task then ends, and with the last one the channel does.
+    let Driver { mut connections, arrivals, .. } = driver;
+    connections.clear();
+    drop(arrivals);
+    let _ = tokio::time::timeout(FLUSH, async { while arrived.recv().await.is_some() {} }).await;
     Ok(())
 }
 
@@ -171,7 +269,12 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
 
 struct Driver<M> {
     machine: M,
+    listeners: Vec<Listener>,
     udp: Vec<Udp>,
+    connections: Connections,
+    certificates: Certificates,
+    /// For the connections that we open.
+    arrivals: Arrivals,
     relays: Relays,
     services: Services,
     answer: mpsc::UnboundedSender<(Ticket, Reply)>,
@@ -193,7 +296,8 @@ impl<M: Machine> Driver<M> {
                 match output {
                     Output::Transmit { target, data } => self.transmit(target, data),
                     Output::Ask { ticket, question } => self.ask(ticket, question),
-                    Output::Close { .. } => {}
+                    // Its task writes what is queued, ends, and tells so by `Closed`.
+                    Output::Close { flow } => self.connections.remove(&flow),
                     Output::Event(event) => self.event(&event),
                 }
             }
@@ -210,19 +314,125 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    fn transmit(&mut self, target: Target, data: Bytes) {
-        let listener = match target {
-            Target::Flow(flow) => flow.listener,
-            Target::Address { listener, .. } => listener,
-        };
-        let sent = match self.udp.iter().find(|udp| udp.listener == listener) {
-            Some(udp) => udp.send(&data, target.remote()),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(peer = %format_args!("{}:{}", target.transport(), target.remote()), %error, "send-failed");
-            self.failed.push_back((target, data));
+    /// What connections have to tell: this one, and those that are there already.
+    fn arrive(&mut self, first: Arrival, arrived: &mut mpsc::Receiver<Arrival>) {
+        let mut next = Some(first);
+        for more in (0..BATCH).rev() {
+            match next.take() {
+                Some(Arrival::Packet { flow, data }) => self.feed(Input::Packet { flow, data }),
+                Some(Arrival::Opened { flow, queue }) => {
+                    self.connections.insert(flow, queue);
+                    self.opened(flow);
+                }
+                Some(Arrival::Established { flow }) => self.opened(flow),
+                Some(Arrival::Closed { flow, opened, reason, unsent }) => {
+                    self.connections.remove(&flow);
+                    self.failed.extend(unsent);
+                    let (level, name) = if opened {
+                        (Level::Debug, "connection-closed")
+                    } else {
+                        (Level::Warn, "unreachable")
+                    };
+                    self.event(&Event::new(level, name).with("peer", flow).with("reason", reason));
+                    if opened {
+                        self.feed(Input::FlowClosed { flow });
+                    } else {
+                        self.settle();
+                    }
+                }
+                Some(Arrival::Refused { transport, remote, reason }) => {
+                    let peer = format!("{transport}:{remote}");
+                    self.event(&Event::new(Level::Info, "refused").with("peer", peer).with("reason", reason));
+                }
+                None => return,
+            }
+            if more > 0 {
+                next = arrived.try_recv().ok();
+            }
         }
+    }
+
+    fn opened(&mut self, flow: Flow) {
+        self.event(&Event::new(Level::Debug, "connection-opened").with("peer", flow));
+        self.feed(Input::FlowOpened { flow });
+    }
+
+    fn transmit(&mut self, target: Target, data: Bytes) {
+        let (unsent, error) = match target.transport() {
+            Transport::Udp => {
+                let listener = match target {
+                    Target::Flow(flow) => flow.listener,
+                    Target::Address { listener, .. } => listener,
+                };
+                let sent = match self.udp.iter().find(|udp| udp.listener == listener) {
+                    Some(udp) => udp.send(&data, target.remote()),
+                    None => Err(io::ErrorKind::NotConnected.into()),
+                };
+                match sent {
+                    Ok(()) => return,
+                    Err(error) => ((target, data), error.to_string()),
+                }
+            }
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                match self.connections.send(target, data) {
+                    Ok(()) => return,
+                    Err(NotSent::Gone(target, data)) => match self.open(target, data) {
+                        Ok(()) => return,
+                        Err((item, reason)) => (item, reason.to_owned()),
+                    },
+                    Err(NotSent::Full(target, data)) => {
+                        ((target, data), "the peer reads too slowly".to_owned())
+                    }
+                }
+            }
+        };
+        tracing::debug!(peer = %format_args!("{}:{}", target.transport(), target.remote()), error, "send-failed");
+        self.failed.push_back(unsent);
+    }
+
+    /// Opens a connection to an address, with a first message.
+    fn open(&mut self, target: Target, data: Bytes) -> Result<(), ((Target, Bytes), &'static str)> {
+        let Target::Address { listener, transport, remote } = target else {
+            return Err(((target, data), "the connection is gone"));
+        };
+        if transport != Transport::Tcp {
+            return Err(((target, data), "connections of this kind are not opened by us"));
+        }
+        let Some(local) = self.listeners.iter().find(|l| l.id == listener).map(|l| l.local.ip()) else {
+            return Err(((target, data), "no such listener"));
+        };
+        let place = match self.connections.places.take(remote.ip()) {
+            Ok(place) => place,
+            Err(reason) => return Err(((target, data), reason)),
+        };
+        let flow = connections::flow(transport, listener, remote, self.connections.ids.next());
+        let (queue, outbox) = connections::queue();
+        self.connections.insert(flow, queue);
+        let arrivals = self.arrivals.clone();
+        tokio::task::spawn_local(async move {
+            stream::opened(local, flow, outbox, arrivals).await;
+            drop(place);
+        });
+        match self.connections.send(target, data) {
+            Ok(()) => Ok(()),
+            Err(NotSent::Gone(target, data) | NotSent::Full(target, data)) => {
+                Err(((target, data), "the message is too long"))
+            }
+        }
+    }
+
+    /// SIGHUP.
+    fn reload(&mut self) {
+        if let Some(events) = &self.options.events {
+            events.reopen();
+        }
+        if self.certificates.borrow().is_some() {
+            match tls::server(&self.options.tls) {
+                Ok(config) => *self.certificates.borrow_mut() = Some(config),
+                Err(error) => tracing::error!(%error, "certificates-not-read: the old ones are kept"),
+            }
+        }
+        self.feed(Input::Reload);
     }
 
     fn ask(&mut self, ticket: Ticket, question: Question) {
@@ -255,6 +465,12 @@ impl<M: Machine> Driver<M> {
     fn dump(&self) {
         let mut lines = Vec::new();
         self.machine.dump(&mut lines);
+        for flow in self.connections.flows() {
+            lines.push(
+                serde_json::json!({ "connection": flow.connection.map(|c| c.0), "peer": flow.to_string() })
+                    .to_string(),
+            );
+        }
         for line in lines {
             eprintln!("{line}");
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::listen::{Spec, bind, parse};
-use sipbox_core::flow::Transport;
+use sipbox_core::flow::{ListenerId, Transport};
 use sipbox_core::time::Instant;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
@@ -18,8 +18,9 @@ pub(super) struct Echo {
 }
 
 impl Echo {
+    /// To whom it last heard by UDP: a word to a connection that is gone would fail, and cause the next one.
     fn say(&mut self, text: &[u8]) {
-        if let Some(target) = self.last {
+        if let Some(target) = self.last.filter(|target| target.transport() == Transport::Udp) {
             self.outputs.push_back(Output::Transmit { target, data: Bytes::copy_from_slice(text) });
         }
     }
@@ -42,6 +43,13 @@ impl Machine for Echo {
                         ticket: Ticket(8),
                         question: Question::Resolve { host: "localhost".into(), port: 5060 },
                     }),
+                    text if text.starts_with(b"call ") => {
+                        let remote = String::from_utf8_lossy(&text[5..]).parse().unwrap();
+                        let target =
+                            Target::Address { listener: ListenerId(1), transport: Transport::Tcp, remote };
+                        let data = Bytes::from_static(OPTIONS.as_bytes());
+                        self.outputs.push_back(Output::Transmit { target, data });
+                    }
                     b"later" => self.timeout = Some(now + Duration::from_millis(50)),
                     _ => self.outputs.push_back(Output::Transmit { target: Target::Flow(flow), data }),
                 }
@@ -54,7 +62,8 @@ impl Machine for Echo {
             }
             Input::Answer { .. } | Input::Reload | Input::Drain => {}
             Input::FlowOpened { .. } => self.say(b"opened"),
-            Input::FlowClosed { .. } | Input::SendFailed { .. } => {}
+            Input::FlowClosed { .. } => self.say(b"closed"),
+            Input::SendFailed { .. } => self.say(b"failed"),
         }
     }
 
@@ -95,12 +104,7 @@ impl Running {
         let addresses = bound.iter().map(|b| b.listener.local).collect();
         let (orders, control) = mpsc::unbounded_channel();
         let thread = std::thread::spawn(move || {
-            let options = Options {
-                command: "echo",
-                clock: Clock::start(),
-                drain: Duration::from_secs(1),
-                events: None,
-            };
+            let options = Options { drain: Duration::from_secs(1), ..Options::new("echo", Clock::start()) };
             let services = Services { relays, ..Services::default() };
             let control = Control::Channel(control);
             runtime()?.block_on(LocalSet::new().run_until(serve(
@@ -200,6 +204,116 @@ fn asks_relays_again_and_gives_up() {
     let asked = std::time::Instant::now();
     assert_eq!(exchange(&phone, running.addresses[0], b"ask"), b"silence");
     assert!((2900..4500).contains(&asked.elapsed().as_millis()));
+    running.order(Order::Stop);
+    running.join();
+}
+
+type Browser = tokio_tungstenite::tungstenite::WebSocket<std::net::TcpStream>;
+
+fn browser(address: SocketAddr, protocol: &str) -> Result<Browser, u16> {
+    use tokio_tungstenite::tungstenite::client::{IntoClientRequest, client};
+    use tokio_tungstenite::tungstenite::{Error, HandshakeError};
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = format!("ws://{address}/").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+    match client(request, stream) {
+        Ok((browser, response)) => {
+            assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "sip");
+            Ok(browser)
+        }
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn websocket_there_and_back() {
+    use tokio_tungstenite::tungstenite::Message as Frame;
+    let running = Running::start(&["ws:127.0.3.1:0"], Vec::new());
+    let address = running.addresses[0];
+    assert_eq!(browser(address, "chat").err(), Some(400));
+    let mut browser = browser(address, "sip").unwrap();
+    browser.send(Frame::text("hello")).unwrap();
+    assert_eq!(browser.read().unwrap(), Frame::text("hello"));
+    // A ping is answered below the machine, a pong is passed over, and what is no text comes back as bytes.
+    browser.send(Frame::text("\r\n\r\n")).unwrap();
+    assert_eq!(browser.read().unwrap(), Frame::text("\r\n"));
+    browser.send(Frame::text("\r\n")).unwrap();
+    browser.send(Frame::binary(vec![0xff, 0xfe])).unwrap();
+    assert_eq!(browser.read().unwrap(), Frame::binary(vec![0xff, 0xfe]));
+    browser.send(Frame::text("x".repeat(SIP_MESSAGE_BYTES))).unwrap();
+    assert_eq!(browser.read().unwrap().len(), SIP_MESSAGE_BYTES);
+    browser.send(Frame::text("x".repeat(SIP_MESSAGE_BYTES + 1))).unwrap();
+    assert!(!matches!(browser.read(), Ok(Frame::Text(_))), "too long a message ends the connection");
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn draining_says_goodbye() {
+    use tokio_tungstenite::tungstenite::Message as Frame;
+    let running = Running::start(&["ws:127.0.3.1:0"], Vec::new());
+    let mut browser = browser(running.addresses[0], "sip").unwrap();
+    browser.send(Frame::text("hello")).unwrap();
+    assert_eq!(browser.read().unwrap(), Frame::text("hello"));
+    running.order(Order::Stop);
+    assert!(matches!(browser.read(), Ok(Frame::Close(Some(_)))));
+    running.join();
+}
+
+const OPTIONS: &str = "OPTIONS sip:a@example.com SIP/2.0\r\nContent-Length: 2\r\n\r\nhi";
+
+fn read_exactly(stream: &mut std::net::TcpStream, length: usize) -> String {
+    use std::io::Read;
+    let mut buffer = vec![0; length];
+    stream.read_exact(&mut buffer).unwrap();
+    String::from_utf8(buffer).unwrap()
+}
+
+#[test]
+fn tcp_is_cut_into_messages() {
+    use std::io::{Read, Write};
+    let running = Running::start(&["tcp:127.0.3.1:0"], Vec::new());
+    let mut peer = std::net::TcpStream::connect(running.addresses[0]).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    // In pieces, and two at once.
+    for piece in OPTIONS.as_bytes().chunks(7) {
+        peer.write_all(piece).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(read_exactly(&mut peer, OPTIONS.len()), OPTIONS);
+    peer.write_all(format!("{OPTIONS}{OPTIONS}").as_bytes()).unwrap();
+    assert_eq!(read_exactly(&mut peer, 2 * OPTIONS.len()), format!("{OPTIONS}{OPTIONS}"));
+    peer.write_all(b"\r\n\r\n").unwrap();
+    assert_eq!(read_exactly(&mut peer, 2), "\r\n");
+    // What cannot be cut ends the connection.
+    peer.write_all(b"OPTIONS sip:a@example.com SIP/2.0\r\n\r\n").unwrap();
+    assert_eq!(peer.read(&mut [0; 16]).unwrap(), 0);
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn connections_are_opened_reused_and_missed() {
+    let running = Running::start(&["udp:127.0.3.1:0", "tcp:127.0.3.1:0"], Vec::new());
+    let callee = std::net::TcpListener::bind("127.0.3.5:0").unwrap();
+    let address = callee.local_addr().unwrap();
+    let phone = phone();
+    let call = format!("call {address}");
+    assert_eq!(exchange(&phone, running.addresses[0], call.as_bytes()), b"opened");
+    phone.send_to(call.as_bytes(), running.addresses[0]).unwrap();
+    let (mut stream, from) = callee.accept().unwrap();
+    assert_eq!(from.ip(), running.addresses[1].ip(), "from the listener's address");
+    assert_eq!(
+        read_exactly(&mut stream, 2 * OPTIONS.len()),
+        format!("{OPTIONS}{OPTIONS}"),
+        "on one connection"
+    );
+    drop((stream, callee));
+    let mut buffer = [0; 16];
+    assert_eq!(phone.recv(&mut buffer).unwrap(), 6, "closed");
+    assert_eq!(exchange(&phone, running.addresses[0], call.as_bytes()), b"failed");
     running.order(Order::Stop);
     running.join();
 }

@@ -40,7 +40,7 @@ impl Udp {
                 Err(_) => continue,
             };
             let data = self.buffer.get(..length).unwrap_or_default();
-            if data.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            if keepalive::is_line_breaks(data) {
                 continue;
             }
             if let Some(answer) = keepalive::binding_response(data, remote) {
