@@ -240,6 +240,8 @@ async fn serve<M: Machine>(
                 driver.machine.handle_timeout(driver.options.clock.now());
                 driver.settle();
             }
+            // Failures that are left over.
+            () = std::future::ready(()), if !driver.failed.is_empty() => driver.settle(),
             () = sleep_until(drained_by) => break,
             () = tick(&mut watchdog) => ready::alive(),
         }
@@ -289,9 +291,10 @@ impl<M: Machine> Driver<M> {
         self.settle();
     }
 
-    /// Drains the outputs, and the outputs of failures that this causes.
+    /// Drains the outputs, and feeds at most a batch of failures: a machine that answers a failure with what fails
+    /// again has its next turn after everybody else's.
     fn settle(&mut self) {
-        loop {
+        for more in (0..=BATCH).rev() {
             while let Some(output) = self.machine.poll_output() {
                 match output {
                     Output::Transmit { target, data } => self.transmit(target, data),
@@ -300,6 +303,9 @@ impl<M: Machine> Driver<M> {
                     Output::Close { flow } => self.connections.remove(&flow),
                     Output::Event(event) => self.event(&event),
                 }
+            }
+            if more == 0 {
+                return;
             }
             let Some((target, data)) = self.failed.pop_front() else { return };
             self.machine.handle_input(self.options.clock.now(), Input::SendFailed { target, data });
