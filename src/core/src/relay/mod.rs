@@ -15,7 +15,7 @@ pub use engine::{Engine, Family, PortError, Ports, Want};
 
 use crate::limits;
 use crate::machine::{Event, Level};
-use crate::media::plan::Side;
+use crate::media::plan::{BridgeId, Side};
 use crate::ng::{self, Dict, Flags};
 use crate::rewrite::{Kind, Refusal, other};
 use crate::rng::Rng;
@@ -358,6 +358,14 @@ impl Relay {
 
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty()
+    }
+
+    /// Whose bridge this is.
+    pub fn call_of(&self, bridge: BridgeId) -> Option<&str> {
+        let has = |call: &&Call| {
+            call.branches.iter().any(|branch| branch.bridges().any(|(_, slot)| slot.bridge == bridge))
+        };
+        self.calls.values().find(has).map(|call| call.id.as_str())
     }
 
     pub fn poll_record(&mut self) -> Option<Record> {
