@@ -15,9 +15,10 @@ pub struct Entry {
 }
 
 /// In the order of a call's way through them.
-pub static COMMANDS: &[Entry] = &[wsgw::ENTRY, generate::ENTRY];
+pub static COMMANDS: &[Entry] = &[wsgw::ENTRY, relay::ENTRY, generate::ENTRY];
 
 pub mod generate;
+pub mod relay;
 pub mod wsgw;
 mod wsgw_probe;
 

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod clock;
+pub mod control;
 pub mod driver;
 pub mod entropy;
 pub mod events;

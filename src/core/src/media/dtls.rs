@@ -45,14 +45,9 @@ impl Identity {
         Ok(Identity { config: Arc::new(config), certificate: DtlsCertificate { certificate, private_key } })
     }
 
-    /// What `a=fingerprint` shows: upper-case hexadecimal with colons.
-    pub fn fingerprint_sha256(&self) -> String {
-        use std::fmt::Write;
-        let digest = digest("sha-256", &self.certificate.certificate).unwrap_or_default();
-        digest.iter().enumerate().fold(String::with_capacity(95), |mut text, (at, byte)| {
-            let _ = write!(text, "{}{byte:02X}", if at == 0 { "" } else { ":" });
-            text
-        })
+    /// What `a=fingerprint:sha-256` shows.
+    pub fn sha256(&self) -> Vec<u8> {
+        digest("sha-256", &self.certificate.certificate).unwrap_or_default()
     }
 }
 
