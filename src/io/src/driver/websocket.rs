@@ -107,7 +107,11 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
                     let _ = stream.write_all(&response).await;
                     Err(None)
                 }
-                Ok(None) | Err(_) => Err(refuse(stream, 404, "no such file").await),
+                // A browser that asks for a favicon is no news.
+                Ok(None) | Err(_) => {
+                    let _ = refuse(stream, 404, "no such file").await;
+                    Err(None)
+                }
             }
         }
     }
