@@ -104,7 +104,10 @@ fn subcommand_section(page: &mut Vec<u8>, path: &str, subcommand: &Command) -> R
     // The binary's name is the heading's: clap_mangen knows only one level.
     let man = clap_mangen::Man::new(subcommand.clone());
     man.render_description_section(&mut own)?;
-    man.render_options_section(&mut own)?;
+    // `serve` has the options that stand above already.
+    if subcommand.get_name() != "serve" {
+        man.render_options_section(&mut own)?;
+    }
     let own = String::from_utf8_lossy(&own);
     let _ = write_section(page, &path, &own);
     for below in subcommand.get_subcommands().filter(|s| s.get_name() != "help") {

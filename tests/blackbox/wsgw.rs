@@ -359,3 +359,59 @@ fn every_flag_may_come_from_the_environment() {
     process.signal(libc::SIGTERM);
     assert_eq!(process.exit_code(PATIENCE), 0);
 }
+
+/// One SIP message without a body from a stream.
+fn read_stream(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("the gateway sends something");
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn the_upstream_is_reached_by_tcp_unless_it_says_otherwise() {
+    let ip = loopback();
+    let listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+    let (ws, sip) = (format!("ws:{ip}:0"), format!("tcp:{ip}:0"));
+    let up = listener.local_addr().unwrap().to_string();
+    let server = Server::start("wsgw", &["--listen", &ws, "--sip-listen", &sip, "--upstream", &up]);
+    let mut alice = connect(&server);
+    alice.send(Message::text(register())).unwrap();
+    let (mut upstream, _) = listener.accept().unwrap();
+    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = read_stream(&mut upstream);
+    assert!(
+        header(&request, "Via")[0].starts_with(&format!("SIP/2.0/TCP {}", server.address("tcp"))),
+        "{request}"
+    );
+    let path = header(&request, "Path")[0].to_owned();
+    assert!(path.contains(";transport=tcp;lr;ob>"), "{path}");
+    let reply = answer(&request, "200 OK", &format!("Contact: {CONTACT};expires=600\r\n"));
+    upstream.write_all(reply.as_bytes()).unwrap();
+    assert!(read(&mut alice).starts_with("SIP/2.0 200"));
+
+    // The upstream connects on its own to call; the answer goes back on that connection.
+    let mut caller = tcp(server.address("tcp"));
+    let other = Upstream::new();
+    let call = invite(&other, "call3", &path).replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    caller.write_all(call.as_bytes()).unwrap();
+    assert!(read_stream(&mut caller).starts_with("SIP/2.0 100"));
+    let call = read(&mut alice);
+    alice.send(Message::text(answer(&call, "480 Temporarily Unavailable", ""))).unwrap();
+    assert!(read_stream(&mut caller).starts_with("SIP/2.0 480"));
+
+    // An upstream that is gone: the browser is told.
+    drop((upstream, listener));
+    std::thread::sleep(Duration::from_millis(50));
+    alice.send(Message::text(register().replace("reg1", "reg2").replace("CSeq: 1", "CSeq: 2"))).unwrap();
+    let failed = loop {
+        let message = read(&mut alice);
+        if message.starts_with("SIP/2.0") {
+            break message;
+        }
+    };
+    assert!(failed.starts_with("SIP/2.0 503"), "{failed}");
+}
