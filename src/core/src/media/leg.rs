@@ -198,8 +198,13 @@ impl Leg {
                     self.forget_keys();
                 }
                 // RFC 8842 §5.5: another role, or another peer, is another association.
+                let others = match &self.plan.security {
+                    Security::Dtls(before) => before.fingerprints != wanted.fingerprints,
+                    Security::None | Security::Sdes(_) => true,
+                };
                 let keep = self.dtls.as_ref().is_some_and(|dtls| {
                     dtls.engine.role() == wanted.role
+                        && !(dtls.refused && others)
                         && (!dtls.engine.is_connected()
                             || wanted.fingerprints.is_empty()
                             || dtls.engine.is_peer(&wanted.fingerprints)

@@ -604,3 +604,75 @@ fn loss_is_seen_in_its_direction_only() {
     assert!((11..=14).contains(&mean), "{mean}");
     assert!(good.measured.iter().all(|sample| sample.fraction_lost == 0));
 }
+
+/// A whole handshake's datagrams, by who sent them.
+fn handshake() -> Vec<(DtlsRole, Vec<u8>)> {
+    let (anchor, mut now) = (anchor(), Instant(START));
+    let mut client = Dtls::new(&identity().0, DtlsRole::Active, now, anchor);
+    let mut server = Dtls::new(&identity().0, DtlsRole::Passive, now, anchor);
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        now = now + Duration::from_millis(10);
+        while let Some(datagram) = client.poll_transmit() {
+            server.handle_packet(now, &datagram);
+            all.push((DtlsRole::Active, datagram));
+        }
+        while let Some(datagram) = server.poll_transmit() {
+            client.handle_packet(now, &datagram);
+            all.push((DtlsRole::Passive, datagram));
+        }
+    }
+    assert!(client.is_connected() && server.is_connected());
+    all
+}
+
+/// An ICE-validated peer may still send anything: whatever it is, the thread lives, and what it costs is bounded.
+#[test]
+fn dtls_survives_anything() {
+    let recorded = handshake();
+    let ours = identity().0;
+    for seed in 0..400 {
+        let mut rng = Rng::from_seed(seed);
+        for role in [DtlsRole::Active, DtlsRole::Passive] {
+            let mut now = Instant(START);
+            let mut dtls = Dtls::new(&ours, role, now, anchor());
+            for _ in 0..30 {
+                now = now + Duration::from_millis(u64::from(rng.below(200)));
+                let (_, datagram) = &recorded[rng.below(recorded.len() as u32) as usize];
+                let mut datagram = datagram.clone();
+                for _ in 0..rng.below(4) {
+                    let at = rng.below(datagram.len() as u32) as usize;
+                    datagram[at] = match rng.below(3) {
+                        0 => rng.u32() as u8,
+                        1 => 0,
+                        _ => 0xff,
+                    };
+                }
+                if rng.below(5) == 0 {
+                    datagram.truncate(rng.below(datagram.len() as u32) as usize);
+                }
+                dtls.handle_packet(now, &datagram);
+                dtls.handle_timeout(now);
+                while dtls.poll_transmit().is_some() {}
+            }
+            assert!(!dtls.is_connected(), "seed {seed}: somebody else's handshake gave keys");
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_small_fragments_is_bounded() {
+    let mut dtls = Dtls::new(&identity().0, DtlsRole::Passive, Instant(START), anchor());
+    let mut taken = 0;
+    for n in 0..40_000u32 {
+        // One byte of a ClientHello of 60,000.
+        let mut record = vec![22, 0xfe, 0xfd, 0, 0, 0, 0];
+        record.extend(&n.to_be_bytes());
+        record.extend([0, 13, 1, 0, 0xea, 0x60, 0, 0]);
+        record.extend(&n.to_be_bytes()[1..]);
+        record.extend([0, 0, 1, 0x41]);
+        taken += usize::from(dtls.handle_packet(Instant(START + u64::from(n) * 100), &record));
+        while dtls.poll_transmit().is_some() {}
+    }
+    assert!(taken <= crate::limits::DTLS_HANDSHAKE_DATAGRAMS, "{taken}");
+}
