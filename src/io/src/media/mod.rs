@@ -57,10 +57,6 @@ enum Command {
         bridge: BridgeId,
         reply: Sender<Option<BridgeStats>>,
     },
-    /// Bridges with when they were opened or last heard.
-    Activity {
-        reply: Sender<Vec<(BridgeId, Instant)>>,
-    },
     Stop,
 }
 
@@ -139,15 +135,6 @@ impl Workers {
     /// Pairs of ports in use.
     pub fn ports_in_use(&self) -> usize {
         self.ports.in_use()
-    }
-
-    /// When each bridge was opened, or last heard.
-    pub fn activity(&self) -> Vec<(BridgeId, Instant)> {
-        self.handles
-            .iter()
-            .filter_map(|handle| handle.ask(|reply| Command::Activity { reply }))
-            .flatten()
-            .collect()
     }
 
     fn placed(&mut self, bridge: BridgeId) -> &mut Placed {

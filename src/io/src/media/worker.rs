@@ -17,11 +17,14 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
 /// What epoll tells of the descriptor that wakes us; sockets have the numbers of their places.
 const WAKE: u64 = u64::MAX;
 /// Events that one epoll_wait(2) tells.
 const EVENTS: usize = 128;
+/// A timer comes no sooner.
+const SOON: Duration = Duration::from_millis(1);
 /// Batches of one socket before the others have their turn.
 const TURNS: usize = 4;
 
@@ -40,7 +43,6 @@ struct Entry {
     ports: [Option<usize>; 4],
     /// The deadline that is in the heap for it.
     scheduled: Option<Instant>,
-    heard: Instant,
 }
 
 const fn place(side: Side, component: Component) -> usize {
@@ -149,14 +151,13 @@ impl Worker {
         loop {
             match self.orders.try_recv() {
                 Ok(Command::Open { bridge, side, pair }) => {
-                    let now = self.clock.now();
-                    let entry = self.entry(bridge, now);
+                    let entry = self.entry(bridge);
                     self.add_port(entry, side, Component::Rtp, pair.rtp);
                     self.add_port(entry, side, Component::Rtcp, pair.rtcp);
                 }
                 Ok(Command::Apply { bridge, side, plan }) => {
                     let now = self.clock.now();
-                    let at = self.entry(bridge, now);
+                    let at = self.entry(bridge);
                     if let Some(entry) = self.entries.get_mut(at).and_then(Option::as_mut) {
                         entry.bridge.apply(now, side, *plan);
                         self.settle(at, now);
@@ -170,16 +171,13 @@ impl Worker {
                     let entry = self.by_id.get(&bridge).and_then(|at| self.entries.get(*at)?.as_ref());
                     let _ = reply.send(entry.map(|entry| entry.bridge.stats()));
                 }
-                Ok(Command::Activity { reply }) => {
-                    let _ = reply.send(self.entries.iter().flatten().map(|e| (e.id, e.heard)).collect());
-                }
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }
         }
     }
 
-    fn entry(&mut self, id: BridgeId, now: Instant) -> usize {
+    fn entry(&mut self, id: BridgeId) -> usize {
         if let Some(at) = self.by_id.get(&id) {
             return *at;
         }
@@ -188,7 +186,6 @@ impl Worker {
             bridge: Bridge::new(self.identity.clone(), self.anchor),
             ports: [None; 4],
             scheduled: None,
-            heard: now,
         };
         let at = put(&mut self.entries, &mut self.free_entries, entry);
         self.by_id.insert(id, at);
@@ -236,7 +233,6 @@ impl Worker {
                 let buffer = self.batch.buffer(index);
                 match entry.bridge.handle_packet(now, side, component, from, buffer, length) {
                     Verdict::Forward { side, component, to, length } => {
-                        entry.heard = now;
                         let socket = entry.ports[place(side, component)]
                             .and_then(|port| self.ports.get(port)?.as_ref())
                             .map(|port| port.socket.as_raw_fd());
@@ -250,10 +246,7 @@ impl Worker {
                             self.batch.queue(Outgoing { buffer: index, length, to });
                         }
                     }
-                    Verdict::Consumed => {
-                        entry.heard = now;
-                        consumed = true;
-                    }
+                    Verdict::Consumed => consumed = true,
                     Verdict::Dropped(_) => {}
                 }
             }
@@ -283,7 +276,9 @@ impl Worker {
         while let Some(event) = entry.bridge.poll_event() {
             (self.notify)(Notice { at: now, bridge: entry.id, event });
         }
-        if let Some(deadline) = entry.bridge.poll_timeout()
+        // What is due already is done by the next round, not by this one: the others have their turn.
+        let deadline = entry.bridge.poll_timeout().map(|deadline| deadline.max(now + SOON));
+        if let Some(deadline) = deadline
             && entry.scheduled.is_none_or(|scheduled| deadline < scheduled)
         {
             entry.scheduled = Some(deadline);
