@@ -50,12 +50,16 @@ struct Serve {
 }
 
 fn command() -> Command {
-    Serve::augment_args(
-        Command::new("relay").about("Forward media between phones and browsers, told how by the ng protocol"),
-    )
+    let about = "Forward media between phones and browsers, told how by the ng protocol";
+    // `relay` alone serves; the word may stand there for clearness' sake.
+    Serve::augment_args(Command::new("relay").about(about))
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .subcommand(Serve::augment_args(Command::new("serve").about("The same, said in full")))
 }
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let matches = matches.subcommand_matches("serve").unwrap_or(matches);
     let flags =
         Serve::from_arg_matches(matches).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
     let clock = Clock::start();
@@ -90,3 +94,6 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         control::Options { clock, drain: flags.drain.duration(), events, allow: flags.control_allow };
     Ok(control::run(relay, workers, notices, sockets, options)?)
 }
+
+#[cfg(test)]
+mod tests;
