@@ -45,9 +45,9 @@ pub enum ErrorKind {
     Media,
 }
 
-impl fmt::Display for ParseError {
+impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
+        f.write_str(match self {
             ErrorKind::Empty => "nothing there",
             ErrorKind::TooLong => "longer than a session description may be",
             ErrorKind::TooManyLines => "too many lines",
@@ -56,8 +56,13 @@ impl fmt::Display for ParseError {
             ErrorKind::NotALine => "not a letter, '=' and a value",
             ErrorKind::ControlByte => "a NUL or a bare CR",
             ErrorKind::Media => "an m-line without media, number, protocol or format",
-        };
-        write!(f, "line {}: {what} (byte {})", self.line, self.at)
+        })
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {} (byte {})", self.line, self.kind, self.at)
     }
 }
 
