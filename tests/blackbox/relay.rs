@@ -214,3 +214,44 @@ fn a_taken_address_is_told() {
     assert!(away.stderr.contains("--interface 192.0.2.77"), "{away:?}");
     assert_eq!(relay.server.stop(), 0);
 }
+
+#[test]
+fn a_call_without_packets_ends_by_itself() {
+    let relay = Relay::start(&["--timeout", "1"]);
+    let (alice, bob) = (phone(), phone());
+    let (near, _) = relay.call("silent", &alice, &bob);
+    // As long as one of them talks, it lives.
+    for sequence in 0..8 {
+        alice.send_to(&rtp(sequence, 1), near).expect("sent");
+        receive(&bob);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    assert_eq!(relay.ask(&json!({ "command": "list" }))["calls"], json!(["silent"]));
+    let end = relay.server.wait_record(Duration::from_secs(5), |record| record["event"] == "call-end");
+    let end = end.unwrap_or_else(|| panic!("no call-end in {:?}", relay.server.records()));
+    assert_eq!((&end["reason"], &end["call_id"]), (&json!("timeout"), &json!("silent")), "{end}");
+    UdpSocket::bind(near).expect("its port is free");
+    // Nobody spoke in the other direction, so there is nothing to score there.
+    let streams: Vec<Value> =
+        relay.server.records().into_iter().filter(|record| record["event"] == "stream-stats").collect();
+    assert_eq!(streams.len(), 1, "{streams:?}");
+    assert_eq!((&streams[0]["tag"], &streams[0]["packets"]), (&json!("a"), &json!(8)));
+    assert!(streams[0]["mos"].is_number() && streams[0]["mos_model"].is_string(), "{streams:?}");
+}
+
+#[test]
+fn a_draining_relay_keeps_its_calls_and_takes_no_new_ones() {
+    let mut relay = Relay::start(&["--drain", "20"]);
+    let (alice, bob) = (phone(), phone());
+    let (near, far) = relay.call("kept", &alice, &bob);
+    relay.server.process.signal(libc::SIGTERM);
+    std::thread::sleep(Duration::from_millis(200));
+    let refused =
+        relay.ask(&json!({ "command": "offer", "call-id": "new", "from-tag": "a", "sdp": sdp(&alice) }));
+    assert_eq!(refused["result"], "load limit", "{refused}");
+    alice.send_to(&rtp(1, 1), near).expect("sent");
+    assert_eq!(receive(&bob), (rtp(1, 1), far));
+    let delete = relay.ask(&json!({ "command": "delete", "call-id": "kept", "from-tag": "a" }));
+    assert_eq!(delete["result"], "ok");
+    assert_eq!(relay.server.process.exit_code(Duration::from_secs(5)), 0);
+}
