@@ -98,13 +98,18 @@ pub(super) struct Running {
 
 impl Running {
     pub fn start(uris: &[&str], relays: Vec<SocketAddr>) -> Running {
+        Self::start_with(uris, relays, tls::Settings::default())
+    }
+
+    pub fn start_with(uris: &[&str], relays: Vec<SocketAddr>, tls: tls::Settings) -> Running {
         let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
         let specs: Vec<Spec> = uris.iter().map(|uri| parse("--listen", uri, &all).unwrap()).collect();
         let bound = bind(&specs, None).unwrap();
         let addresses = bound.iter().map(|b| b.listener.local).collect();
         let (orders, control) = mpsc::unbounded_channel();
         let thread = std::thread::spawn(move || {
-            let options = Options { drain: Duration::from_secs(1), ..Options::new("echo", Clock::start()) };
+            let options =
+                Options { drain: Duration::from_secs(1), tls, ..Options::new("echo", Clock::start()) };
             let services = Services { relays, ..Services::default() };
             let control = Control::Channel(control);
             runtime()?.block_on(LocalSet::new().run_until(serve(
@@ -316,4 +321,58 @@ fn connections_are_opened_reused_and_missed() {
     assert_eq!(exchange(&phone, running.addresses[0], call.as_bytes()), b"failed");
     running.order(Order::Stop);
     running.join();
+}
+
+/// Writes a pair for 127.0.3.1 and returns its certificate.
+fn write_pair(cert: &std::path::Path, key: &std::path::Path) -> Vec<u8> {
+    let pair = rcgen::generate_simple_self_signed(vec!["127.0.3.1".to_owned()]).unwrap();
+    std::fs::write(cert, pair.cert.pem()).unwrap();
+    std::fs::write(key, pair.signing_key.serialize_pem()).unwrap();
+    pair.cert.der().to_vec()
+}
+
+/// An echo through TLS, trusting this certificate alone. `None` where it is another.
+fn echo_by_tls(address: SocketAddr, trusted: &[u8]) -> Option<String> {
+    use std::io::Write;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.to_vec().into()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let session = rustls::ClientConnection::new(std::sync::Arc::new(config), address.ip().into()).unwrap();
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = rustls::StreamOwned::new(session, stream);
+    stream.write_all(OPTIONS.as_bytes()).ok()?;
+    let mut buffer = vec![0; OPTIONS.len()];
+    std::io::Read::read_exact(&mut stream, &mut buffer).ok()?;
+    String::from_utf8(buffer).ok()
+}
+
+#[test]
+fn tls_and_a_new_certificate_on_sighup() {
+    let base = std::env::temp_dir().join(format!("sipbox-driver-tls-{}", std::process::id()));
+    let (cert, key) = (base.with_extension("crt"), base.with_extension("key"));
+    let first = write_pair(&cert, &key);
+    let settings = tls::Settings { pairs: vec![(cert.clone(), key.clone())] };
+    let running = Running::start_with(&["tls:127.0.3.1:0"], Vec::new(), settings);
+    let address = running.addresses[0];
+    assert_eq!(echo_by_tls(address, &first).as_deref(), Some(OPTIONS));
+    // One that cannot be read changes nothing.
+    std::fs::write(&cert, "nothing").unwrap();
+    running.order(Order::Reload);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(echo_by_tls(address, &first).as_deref(), Some(OPTIONS));
+    let second = write_pair(&cert, &key);
+    running.order(Order::Reload);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(echo_by_tls(address, &second).as_deref(), Some(OPTIONS));
+    assert_eq!(echo_by_tls(address, &first), None);
+    running.order(Order::Stop);
+    running.join();
+    std::fs::remove_file(&cert).unwrap();
+    std::fs::remove_file(&key).unwrap();
 }
