@@ -415,3 +415,18 @@ fn the_upstream_is_reached_by_tcp_unless_it_says_otherwise() {
     };
     assert!(failed.starts_with("SIP/2.0 503"), "{failed}");
 }
+
+#[test]
+fn stopping_tells_the_registrar_who_is_gone() {
+    let upstream = Upstream::new();
+    let mut server = gateway(&upstream, &[]);
+    let mut alice = connect(&server);
+    let (path, gateway) = registered(&mut alice, &upstream);
+    server.process.signal(libc::SIGTERM);
+    assert!(matches!(alice.read(), Ok(Message::Close(Some(_)))));
+    let (lost, _) = upstream.receive();
+    assert!(lost.starts_with("REGISTER ") && header(&lost, "Path") == [path.as_str()], "{lost}");
+    assert!(header(&lost, "Contact")[0].contains("expires=0"), "{lost}");
+    upstream.send(&answer(&lost, "200 OK", ""), gateway);
+    assert_eq!(server.process.exit_code(PATIENCE), 0);
+}

@@ -207,6 +207,7 @@ async fn serve<M: Machine>(
         answer,
         options,
         failed: VecDeque::new(),
+        websockets: 0,
     };
     ready::ready(driver.options.command, &addresses);
 
@@ -215,7 +216,11 @@ async fn serve<M: Machine>(
     driver.settle();
     loop {
         if drained_by.is_some() && driver.machine.is_idle() {
-            break;
+            if driver.websockets == 0 {
+                break;
+            }
+            // Their end is work for the machine: whoever holds bindings for them is told.
+            driver.close_websockets();
         }
         let timeout = driver.machine.poll_timeout().map(|at| driver.options.clock.to_std(at).into());
         tokio::select! {
@@ -283,6 +288,8 @@ struct Driver<M> {
     options: Options,
     /// What could not be sent while outputs were drained: fed afterwards.
     failed: VecDeque<(Target, Bytes)>,
+    /// WebSocket connections whose tasks have not ended.
+    websockets: usize,
 }
 
 impl<M: Machine> Driver<M> {
@@ -328,11 +335,13 @@ impl<M: Machine> Driver<M> {
                 Some(Arrival::Packet { flow, data }) => self.feed(Input::Packet { flow, data }),
                 Some(Arrival::Opened { flow, queue }) => {
                     self.connections.insert(flow, queue);
+                    self.websockets += usize::from(flow.transport.is_websocket());
                     self.opened(flow);
                 }
                 Some(Arrival::Established { flow }) => self.opened(flow),
                 Some(Arrival::Closed { flow, opened, reason, unsent }) => {
                     self.connections.remove(&flow);
+                    self.websockets -= usize::from(flow.transport.is_websocket());
                     self.failed.extend(unsent);
                     let (level, name) = if opened {
                         (Level::Debug, "connection-closed")
@@ -424,6 +433,14 @@ impl<M: Machine> Driver<M> {
             Err(NotSent::Gone(target, data) | NotSent::Full(target, data)) => {
                 Err(((target, data), "the message is too long"))
             }
+        }
+    }
+
+    fn close_websockets(&mut self) {
+        let open: Vec<Flow> =
+            self.connections.flows().filter(|f| f.transport.is_websocket()).copied().collect();
+        for flow in open {
+            self.connections.remove(&flow);
         }
     }
 
