@@ -39,6 +39,11 @@ impl Cookies {
         }
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.replies.len()
+    }
+
     pub fn expire(&mut self, now: Instant) {
         while self.ages.front().is_some_and(|(at, _)| now.saturating_since(*at) > KEPT) {
             self.drop_oldest();

@@ -430,3 +430,32 @@ fn refused_media_frees_its_ports() {
     assert_eq!(case.engine.open.len(), 2, "both legs of audio");
     assert_eq!(case.engine.closed.len(), 1);
 }
+
+#[test]
+fn kept_replies_are_bounded() {
+    let mut case = Case::new();
+    for number in 0..limits::NG_COOKIES + 10 {
+        case.raw(format!("n{number} d7:command4:pinge").as_bytes()).unwrap();
+    }
+    assert_eq!(case.relay.cookies.len(), limits::NG_COOKIES);
+    case.now = T0 + Duration::from_secs(31);
+    case.raw(b"last d7:command4:pinge").unwrap();
+    assert_eq!(case.relay.cookies.len(), 1);
+}
+
+proptest::proptest! {
+    /// Whatever a peer sends: it is answered or dropped, and what was opened can be closed.
+    #[test]
+    fn any_requests_are_survived(steps in proptest::collection::vec((0..6usize, 0..3usize, 0..3usize, 0..4usize), 0..40)) {
+        let mut case = Case::new();
+        for (command, from, to, sdp) in steps {
+            let tags = ["alice", "bob", ""];
+            let command = ["offer", "answer", "delete", "query", "offer", "answer"][command];
+            let dict = request(command, tags[from], tags[to]);
+            let sdp = [PHONE, BROWSER, "v=0\r\n", "junk"][sdp];
+            case.ask(&if sdp == BROWSER { to_sip(dict, sdp) } else { to_webrtc(dict, sdp) });
+        }
+        case.relay.close_all(&mut case.engine);
+        proptest::prop_assert!(case.engine.open.is_empty());
+    }
+}

@@ -1,5 +1,7 @@
 //! The seed's four conversions line by line, what phones and browsers of today send, and what is to be refused.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)] // reads recorded files
+
 use super::*;
 use crate::media::plan::{DtlsRole, Learning, Security};
 use crate::ng::{self, Flags};
@@ -468,6 +470,65 @@ fn flags_of_address_and_rtcp() {
         let said = memory.side(0, Side::Offerer).unwrap().said.as_ref().unwrap();
         assert_eq!(said.rtp, Some(expected.parse().unwrap()));
     }
+}
+
+/// What others recorded, as an offer both ways and as an answer: refused with a reason, or as many m-lines come out, each
+/// with an address of the relay or refused, and nothing of the sender's transport left.
+#[test]
+fn the_corpus_both_ways() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus/sdp");
+    let Ok(files) = std::fs::read_dir(root) else {
+        eprintln!("SKIPPED: {root} is not there");
+        return;
+    };
+    let (mut passed, mut refused) = (0, 0);
+    for path in
+        files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "sdp"))
+    {
+        let data = std::fs::read(&path).unwrap();
+        let Ok(before) = Sdp::parse(&data) else { continue };
+        for (to, secure) in [(TO_WEBRTC, true), (TO_SIP, false)] {
+            let flags = flags(to);
+            let mut memory = Memory::default();
+            let mut supply = Pinned::at(20000);
+            let out = match offer(&data, &flags, &mut memory, &mut supply) {
+                Ok(out) => out,
+                Err(Refusal::NoMux { .. } | Refusal::NoKeys { .. }) => {
+                    refused += 1;
+                    continue;
+                }
+                Err(other) => panic!("{}: {other}", path.display()),
+            };
+            passed += 1;
+            let after = Sdp::parse(&out.sdp).unwrap();
+            assert_eq!(after.media_count(), before.media_count(), "{}", path.display());
+            for (section, old) in after.medias().zip(before.medias()) {
+                let (m, before) = (section.media().unwrap(), old.media().unwrap());
+                assert_eq!(
+                    (m.media, m.formats),
+                    (before.media, before.formats.trim_end()),
+                    "{}",
+                    path.display()
+                );
+                if m.port == 0 {
+                    continue;
+                }
+                assert!(m.port >= 20000, "{}", path.display());
+                let ours = section.connection().or(after.session().connection()).unwrap();
+                assert_eq!(ours.address, RELAY, "{}", path.display());
+                assert!(section.candidates().all(|candidate| candidate.address == RELAY));
+                assert_eq!(section.candidates().count(), if secure { 2 } else { 0 });
+                assert_eq!(section.fingerprints().count(), usize::from(secure));
+                assert_eq!(section.cryptos().count(), 0);
+                assert_eq!(
+                    section.all("rtpmap").count().max(old.all("rtpmap").count()),
+                    section.all("rtpmap").count()
+                );
+            }
+            let _ = answer(&data, &flags, &mut memory, &mut supply);
+        }
+    }
+    assert!(passed > 60 && refused > 5, "{passed} passed, {refused} refused");
 }
 
 proptest! {
