@@ -119,6 +119,11 @@ impl Proxy {
             return self.to_hop(hop, uri, routes, false, next_hop);
         }
         let next_hop = match (hop.foreign, &next_route) {
+            // The connection that the token names is gone, and the next Route is the same host's own word on how it is
+            // reached: an edge that connected to us anew.
+            (false, Some(route)) if self.is_gone(hop) && route.uri.ip() == Some(hop.remote.ip()) => {
+                forward::next_hop(&route.uri)
+            }
             (false, _) => None,
             (true, Some(route)) => forward::next_hop(&route.uri),
             (true, None) => Uri::parse(&uri).ok().and_then(|uri| forward::next_hop(&uri)),
@@ -146,11 +151,17 @@ impl Proxy {
         }
     }
 
+    fn is_gone(&self, hop: &Hop) -> bool {
+        let connection = ConnectionId(u64::from(hop.connection));
+        hop.connection != 0 && self.connections.get(&connection).is_none_or(|flow| flow.remote != hop.remote)
+    }
+
     /// The flow that a token names, or the address where its connection is gone.
     pub(super) fn hop_target(&self, hop: &Hop) -> Target {
         let connection = ConnectionId(u64::from(hop.connection));
         if hop.connection != 0
-            && let Some(flow) = self.connections.get(&connection).filter(|flow| flow.remote == hop.remote)
+            && !self.is_gone(hop)
+            && let Some(flow) = self.connections.get(&connection)
         {
             return Target::Flow(*flow);
         }

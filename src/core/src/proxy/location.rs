@@ -22,7 +22,7 @@ const MOST_BRANCHES: usize = 32;
 
 impl Proxy {
     /// To a server of ours, by its own URI; the request stays as it is.
-    pub(super) fn to_server(
+    pub(super) fn pass_to_server(
         &mut self,
         now: Instant,
         context: &mut Context,

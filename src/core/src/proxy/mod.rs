@@ -223,17 +223,17 @@ impl Proxy {
         let event =
             message.header(Name::Event).map(|value| value.split(|&b| b == b';').next().unwrap_or_default());
         if context.method == Kind::Register {
-            return self.to_server(now, context, message, self.config.registrar.clone());
+            return self.pass_to_server(now, context, message, self.config.registrar.clone());
         }
         if self.local_domain(uri.host, uri.port).is_none() {
             return self.outbound(now, context, message, &uri);
         }
         match context.method {
             Kind::Subscribe if event.is_some_and(|event| event.trim_ascii().eq_ignore_ascii_case(b"reg")) => {
-                self.to_server(now, context, message, self.config.registrar.clone());
+                self.pass_to_server(now, context, message, self.config.registrar.clone());
             }
             Kind::Subscribe | Kind::Publish => {
-                self.to_server(now, context, message, self.config.presence.clone())
+                self.pass_to_server(now, context, message, self.config.presence.clone())
             }
             _ if uri.user.is_none() && message.method() == Method::Options => self.options(now, context),
             _ if uri.user.is_none() => self.answer(now, context, 484, None, &[]),

@@ -780,6 +780,16 @@ fn a_caller_on_a_connection_is_reached_by_it() {
     let (target, text) = net.sent.last().expect("a BYE");
     assert_eq!(*target, Target::Flow(flow), "{text}");
     assert_eq!(header(text, "Route"), None);
+
+    // The connection closed. A further Route at the same host tells how it is reached now; one elsewhere does not.
+    net.proxy.handle_input(net.now, Input::FlowClosed { flow });
+    for (host, port) in [("192.0.2.1:5062", 5062), ("203.0.113.9:5062", 40000)] {
+        let further = format!("\r\nRoute: <sip:TOKEN@{host};transport=tcp;lr>\r\nContent-Length");
+        let info = bye.replace("BYE", "INFO").replace("z9hG4bKbye", &format!("z9hG4bK{port}"));
+        net.receive(BOB, &info.replace("\r\nContent-Length", &further));
+        let (target, _) = net.sent.last().expect("an INFO");
+        assert_eq!(target.remote(), std::net::SocketAddr::new([192, 0, 2, 1].into(), port));
+    }
 }
 
 #[test]
