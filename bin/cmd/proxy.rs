@@ -1,0 +1,170 @@
+//! `proxy`: routes calls, and has their media bridged. CONTRACT 4.
+
+use super::Entry;
+use crate::common::{self, Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, Tls};
+use crate::exit::{Code, Failure};
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
+use sipbox_core::auth::Keys;
+use sipbox_core::cidr::Cidr;
+use sipbox_core::flow::Transport;
+use sipbox_core::proxy::{self, Config, Proxy, Route};
+use sipbox_core::sip::Uri;
+use sipbox_io::clock::Clock;
+use sipbox_io::driver::{self, Options};
+use sipbox_io::services::Services;
+use sipbox_io::{entropy, listen, store};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+pub const ENTRY: Entry =
+    Entry { name: "proxy", command, run, prose: include_str!("../../man/prose/proxy.roff") };
+
+/// The flags.
+#[derive(Args, Clone, Debug)]
+struct Flags {
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    domains: Domains,
+    #[command(flatten)]
+    edge: Edge,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    tls: Tls,
+    /// Where REGISTER goes
+    #[arg(long, value_name = "URI")]
+    registrar: Option<String>,
+    /// Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]
+    #[arg(long, value_name = "URI")]
+    presence: Option<String>,
+    /// An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own
+    #[arg(long, value_name = "NG-URI[#NAME]")]
+    relay: Vec<String>,
+    /// When media go through a relay: auto is all but SIP to SIP without NAT
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Policy::Auto)]
+    relay_policy: Policy,
+    /// How whoever claims a From of ours proves it
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Auth::Digest)]
+    auth: Auth,
+    /// A network that needs no password, and may call anywhere (trunks)
+    #[arg(long, value_name = "CIDR")]
+    trust: Vec<Cidr>,
+    /// Where requests for other domains go: PATTERN is a host, *.SUFFIX or *
+    #[arg(long, value_name = "PATTERN=URI")]
+    route: Vec<String>,
+    /// How the phones of one user ring
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Fork::Parallel)]
+    fork: Fork,
+    /// How long a phone may ring
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    ring_timeout: u64,
+    #[command(flatten)]
+    events: EventsTo,
+    #[command(flatten)]
+    drain: Drain,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Auth {
+    Digest,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Fork {
+    Parallel,
+    Serial,
+    None,
+}
+
+fn command() -> Command {
+    Flags::augment_args(Command::new("proxy").about("Route calls between phones, browsers and trunks"))
+}
+
+fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let flags = Flags::from_arg_matches(matches).map_err(|error| common::usage(error.to_string()))?;
+    let clock = Clock::start();
+    flags.log.start("proxy", clock)?;
+    let relays = flags.relay.iter().map(|uri| relay(uri)).collect::<Result<Vec<_>, _>>()?;
+    let count = u8::try_from(relays.len()).map_err(|_| common::usage("--relay: at most 255"))?;
+    for (flag, uri) in [("--registrar", &flags.registrar), ("--presence", &flags.presence)] {
+        uri.as_deref().map_or(Ok(()), |uri| sip_uri(flag, uri))?;
+    }
+    let routes = flags.route.iter().map(|text| route(text)).collect::<Result<Vec<_>, _>>()?;
+    let bound =
+        flags.listen.bind(&[Transport::Udp, Transport::Tcp, Transport::Tls], &["udp:0.0.0.0:5060"])?;
+    let keys = flags.secrets.load()?;
+    let keys = Keys::new(&keys).ok_or_else(|| Failure::new(Code::Config, "--secret-file: no key in it"))?;
+    let store = store::open(flags.database.db.as_deref())?;
+    let (events, _writer) = flags.events.open()?;
+    let config = Config {
+        listeners: listen::listeners(&bound),
+        domains: flags.domains.domain.clone(),
+        registrar: flags.registrar.clone(),
+        presence: flags.presence.clone(),
+        relays: count,
+        relay_policy: match flags.relay_policy {
+            Policy::Auto => proxy::RelayPolicy::Auto,
+            Policy::Always => proxy::RelayPolicy::Always,
+            Policy::Never => proxy::RelayPolicy::Never,
+        },
+        auth: match flags.auth {
+            Auth::Digest => proxy::Auth::Digest,
+            Auth::None => proxy::Auth::None,
+        },
+        trust: flags.trust.clone(),
+        edge: flags.edge.edge.clone(),
+        fork: match flags.fork {
+            Fork::Parallel => proxy::Fork::Parallel,
+            Fork::Serial => proxy::Fork::Serial,
+            Fork::None => proxy::Fork::None,
+        },
+        ring_timeout: Duration::from_secs(flags.ring_timeout),
+        routes,
+        keys,
+    };
+    let rng =
+        entropy::rng().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
+    let mut options = Options::new("proxy", clock);
+    options.drain = flags.drain.duration();
+    options.events = events;
+    options.tls = flags.tls.settings(&bound, &flags.domains.domain)?;
+    let services = Services { store: Some(Box::new(store)), relays };
+    Ok(driver::run(Proxy::new(config, rng), bound, services, options)?)
+}
+
+/// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` a name that is for people.
+fn relay(text: &str) -> Result<SocketAddr, Failure> {
+    let fault = |why: &str| common::usage(format!("--relay {text}: {why}; give it as udp:HOST:PORT"));
+    let (uri, _name) = text.split_once('#').unwrap_or((text, ""));
+    let place = uri.strip_prefix("udp:").ok_or_else(|| fault("not an ng address over UDP"))?;
+    let mut found = place.to_socket_addrs().map_err(|error| fault(&error.to_string()))?;
+    found.next().ok_or_else(|| fault("the name has no address"))
+}
+
+fn sip_uri(flag: &str, text: &str) -> Result<(), Failure> {
+    match Uri::parse(text.as_bytes()) {
+        Ok(uri) if uri.is_sip() => Ok(()),
+        _ => Err(common::usage(format!("{flag} {text}: not a SIP URI; give it as sip:HOST:PORT"))),
+    }
+}
+
+fn route(text: &str) -> Result<Route, Failure> {
+    let Some((pattern, uri)) = text.split_once('=') else {
+        return Err(common::usage(format!("--route {text}: no '='; give it as PATTERN=sip:HOST:PORT")));
+    };
+    sip_uri("--route", uri)?;
+    Ok(Route { pattern: pattern.to_owned(), uri: uri.to_owned() })
+}
