@@ -16,10 +16,11 @@ pub struct Entry {
 
 /// In the order of a call's way through them.
 pub static COMMANDS: &[Entry] =
-    &[proxy::ENTRY, wsgw::ENTRY, relay::ENTRY, sdp_rewrite::ENTRY, generate::ENTRY];
+    &[registrar::ENTRY, proxy::ENTRY, wsgw::ENTRY, relay::ENTRY, sdp_rewrite::ENTRY, generate::ENTRY];
 
 pub mod generate;
 pub mod proxy;
+pub mod registrar;
 pub mod relay;
 mod sdp_rewrite;
 pub mod wsgw;
