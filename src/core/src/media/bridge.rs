@@ -12,7 +12,7 @@ use super::leg::{Component, Leg, Own};
 use super::plan::{LegPlan, Side};
 use super::rtp::Header;
 use super::srtp::{self, Suite};
-use super::stats::{Sample, StreamStats, Streams};
+use super::stats::{Sample, StreamStats, Streams, ticks_to_us};
 use super::{rtcp, srtp::Error};
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -500,11 +500,10 @@ fn account_rtcp(now: Instant, half: &mut Half, other: &mut Half, compound: &[u8]
                 (None, None) => None,
                 (far, near) => Some(far.unwrap_or_default() + near.unwrap_or_default()),
             };
-            let jitter_us = u64::from(block.jitter) * 1_000_000 / u64::from(clock_rate.max(1));
             let sample = Sample {
                 at: now,
                 fraction_lost: block.fraction_lost,
-                jitter_us: jitter_us.min(u32::MAX.into()) as u32,
+                jitter_us: ticks_to_us(block.jitter, clock_rate),
                 round_trip,
             };
             half.streams.keep_report(now, reporter, sample);

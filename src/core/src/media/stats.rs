@@ -74,6 +74,8 @@ impl Series {
 /// RFC 3550 A.1, A.3 and A.8 for one source.
 #[derive(Clone, Debug)]
 struct Reception {
+    /// The very first number.
+    first: u64,
     base: u64,
     /// Highest extended sequence number.
     highest: u64,
@@ -104,6 +106,7 @@ impl Reception {
     fn new(sequence: u16) -> Self {
         let sequence = u64::from(sequence) | 1 << 16;
         Reception {
+            first: sequence,
             base: sequence,
             highest: sequence,
             seen: 1,
@@ -200,6 +203,16 @@ impl Reception {
     }
 }
 
+/// What the peer that receives a source reported of it last: loss and jitter of the whole way, before us and behind us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FarEnd {
+    pub at: Instant,
+    /// Since its first packet.
+    pub lost: u32,
+    pub expected: u64,
+    pub jitter_us: u32,
+}
+
 /// One source of one peer.
 #[derive(Clone, Debug)]
 struct Stream {
@@ -220,6 +233,7 @@ struct Stream {
     next_sender_report: usize,
     /// Between us and the peer that receives this source.
     round_trip: Option<Duration>,
+    far_end: Option<FarEnd>,
 }
 
 /// What a caller is told of one source.
@@ -246,6 +260,8 @@ pub struct StreamStats {
     pub reported: Vec<Sample>,
     /// Between us and the peer that receives this source.
     pub round_trip: Option<Duration>,
+    /// What that peer received of it, if it tells.
+    pub far_end: Option<FarEnd>,
 }
 
 /// All sources of one peer.
@@ -290,6 +306,7 @@ impl Streams {
             sender_reports: [None; KEPT_SENDER_REPORTS],
             next_sender_report: 0,
             round_trip: None,
+            far_end: None,
         });
         self.streams.last_mut()
     }
@@ -381,6 +398,17 @@ impl Streams {
         if round_trip.is_some() {
             stream.round_trip = round_trip;
         }
+        stream.far_end = stream.reception.as_ref().map(|reception| {
+            // Its count of roll-overs begins with its first packet, as ours does.
+            let first = reception.first & 0xffff;
+            let expected = u64::from(block.highest_sequence).saturating_sub(first) + 1;
+            FarEnd {
+                at: now,
+                lost: block.cumulative_lost.max(0).unsigned_abs(),
+                expected: expected.min(reception.expected()),
+                jitter_us: ticks_to_us(block.jitter, stream.clock_rate),
+            }
+        });
         Some((stream.clock_rate, round_trip))
     }
 
@@ -410,8 +438,7 @@ impl Streams {
 impl Stream {
     fn jitter_us(&self) -> u32 {
         let Some(reception) = &self.reception else { return 0 };
-        let ticks = u64::from(reception.jitter >> 4);
-        (ticks * 1_000_000 / u64::from(self.clock_rate.max(1))).min(u32::MAX.into()) as u32
+        ticks_to_us(reception.jitter >> 4, self.clock_rate)
     }
 
     fn snapshot(&self, formats: &[PayloadFormat], round_trip: Option<Duration>) -> StreamStats {
@@ -439,8 +466,14 @@ impl Stream {
             measured: measured.samples,
             reported: self.reported.samples.clone(),
             round_trip: self.round_trip,
+            far_end: self.far_end,
         }
     }
+}
+
+/// Media clock ticks as microseconds.
+pub(super) fn ticks_to_us(ticks: u32, clock_rate: u32) -> u32 {
+    (u64::from(ticks) * 1_000_000 / u64::from(clock_rate.max(1))).min(u32::MAX.into()) as u32
 }
 
 #[cfg(test)]

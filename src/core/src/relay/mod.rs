@@ -497,6 +497,20 @@ fn stream_record(
     if let Some(rtt) = stream.round_trip {
         line["round_trip_ms"] = serde_json::json!(rtt.as_micros() as f64 / 1000.0);
     }
+    // What its receiver got of it: a loss that is only here happened behind us.
+    if let Some(far) = &stream.far_end {
+        let quality = report::quality_of(stream, u64::from(far.lost), far.expected, far.jitter_us);
+        line["receiver"] = serde_json::json!({
+            "lost": far.lost,
+            "expected": far.expected,
+            "loss_percent": round(quality.loss_percent),
+            "jitter_ms": f64::from(far.jitter_us) / 1000.0,
+        });
+        if let Some(score) = quality.score {
+            line["receiver"]["mos"] = serde_json::json!(round(score.mos));
+            line["receiver"]["mos_model"] = score.model.name().into();
+        }
+    }
     // A source of which nothing arrived has no quality.
     if let Some(score) = quality.score.filter(|_| stream.packets > 0) {
         line["mos"] = serde_json::json!(round(score.mos));

@@ -132,14 +132,21 @@ pub(super) struct Quality {
     pub score: Option<Score>,
 }
 
+/// As it arrived here.
 pub(super) fn quality(stream: &StreamStats) -> Quality {
-    if stream.expected == 0 {
+    quality_of(stream, stream.lost, stream.expected, stream.jitter_us)
+}
+
+/// The same of other counts of it: what its receiver reported.
+pub(super) fn quality_of(stream: &StreamStats, lost: u64, expected: u64, jitter_us: u32) -> Quality {
+    if expected == 0 {
         return Quality { loss_percent: 0.0, score: None };
     }
-    let loss_percent = stream.lost as f64 * 100.0 / stream.expected as f64;
-    // The round trip is known to the receiver's side only: half of it, and the jitter that a buffer must hold.
-    let delay = match stream.round_trip {
-        Some(rtt) => Delay::OneWay(rtt / 2 + std::time::Duration::from_micros(u64::from(stream.jitter_us))),
+    let loss_percent = lost as f64 * 100.0 / expected as f64;
+    // Half of the round trip over both legs, and the jitter that a buffer must hold. Where one leg's is not known, there
+    // is no delay to speak of: listening quality only.
+    let delay = match stream.measured.last().and_then(|sample| sample.round_trip) {
+        Some(rtt) => Delay::OneWay(rtt / 2 + std::time::Duration::from_micros(u64::from(jitter_us))),
         None => Delay::Unknown,
     };
     let codec = Codec::by_name(stream.encoding.as_deref().unwrap_or_default());

@@ -203,6 +203,7 @@ fn the_reply_to_delete_is_the_seeds() {
         measured: Vec::new(),
         reported,
         round_trip: None,
+        far_end: None,
     };
     let mut stats = BridgeStats::default();
     stats.answerer.rtp = Counter { packets: 1575, bytes: 268_988, errors: 0, last: at(1_565_592_097) };

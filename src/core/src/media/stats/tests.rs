@@ -156,6 +156,31 @@ fn round_trip_from_a_report() {
 }
 
 #[test]
+fn loss_behind_us_is_what_the_receiver_reports() {
+    let mut streams = Streams::default();
+    feed(&mut streams, 0, steady(1000, 65_000));
+    let block = ReportBlock {
+        ssrc: 5,
+        fraction_lost: 13,
+        cumulative_lost: 50,
+        // Of its first 1000: one roll-over.
+        highest_sequence: 65_536 + 463,
+        jitter: 40,
+        last_sr: 0,
+        delay_since_last_sr: 0,
+    };
+    streams.reported_on(Instant::from_secs(21), &block);
+    let far = FarEnd { at: Instant::from_secs(21), lost: 50, expected: 1000, jitter_us: 5000 };
+    let stats = only(&streams);
+    assert_eq!((stats.far_end, stats.lost), (Some(far), 0));
+    // A report that says less than nothing is no loss, and one of another time no more than was sent.
+    let odd = ReportBlock { cumulative_lost: -7, highest_sequence: u32::MAX, ..block };
+    streams.reported_on(Instant::from_secs(22), &odd);
+    let far = only(&streams).far_end.expect("reported");
+    assert_eq!((far.lost, far.expected), (0, 1000));
+}
+
+#[test]
 fn series_stays_bounded() {
     let mut series = Series::default();
     for second in 0..5000 {
