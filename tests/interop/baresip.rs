@@ -73,8 +73,11 @@ impl Baresip {
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         };
-        let mut phone = Baresip { process, control, unread: Vec::new(), dir };
-        phone.wait("REGISTER_OK", Duration::from_secs(15));
+        // It may be registered before its control connection is there, so this event is read off its output.
+        let registered =
+            process.stdout.wait(0, Duration::from_secs(15), |line| line.contains("} 200 OK (").then_some(()));
+        let phone = Baresip { process, control, unread: Vec::new(), dir };
+        assert!(registered.is_some(), "baresip does not register:\n{}", phone.output());
         phone
     }
 

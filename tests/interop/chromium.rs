@@ -30,7 +30,7 @@ pub fn web_root() -> PathBuf {
         .args(["page.js", "--bundle", "--log-level=error"])
         .arg(format!("--outfile={}", bundle.display()))
         .current_dir(&folder));
-    let page = "<!doctype html><meta charset=utf-8><title>sipbox</title><script src=page.js></script>\n";
+    let page = "<!doctype html><meta charset=utf-8><title>sipbox</title><link rel=icon href=data:,><script src=page.js></script>\n";
     std::fs::write(root.join("index.html"), page).expect("a page");
     root
 }

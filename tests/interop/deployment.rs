@@ -13,7 +13,8 @@ pub const DOMAIN: &str = "example.com";
 
 pub struct Deployment {
     dir: Arc<TempDir>,
-    pub registrar: Server,
+    /// Held, so that it runs.
+    _registrar: Server,
     pub relay: Server,
     pub proxy: Server,
     pub wsgw: Server,
@@ -24,7 +25,6 @@ impl Deployment {
     pub fn start(web_root: &Path) -> Self {
         let dir = Arc::new(TempDir::new());
         let db = format!("sqlite:{}", dir.join("sipbox.db").display());
-        let secret = dir.join("secret").display().to_string();
         let start = |command: &str, args: &[&str]| {
             let mut all = args.to_vec();
             all.extend(["--events", "-"]);
@@ -42,8 +42,6 @@ impl Deployment {
                 DOMAIN,
                 "--db",
                 &db,
-                "--secret-file",
-                &secret,
                 "--edge",
                 &edge[0],
                 "--edge",
@@ -62,8 +60,6 @@ impl Deployment {
                 DOMAIN,
                 "--db",
                 &db,
-                "--secret-file",
-                &secret,
                 "--edge",
                 &edge[0],
                 "--edge",
@@ -86,13 +82,11 @@ impl Deployment {
                 &format!("sip:{};transport=tcp", proxy.address("tcp")),
                 "--domain",
                 DOMAIN,
-                "--secret-file",
-                &secret,
                 "--web-root",
                 &web_root.display().to_string(),
             ],
         );
-        let house = Deployment { dir, registrar, relay, proxy, wsgw };
+        let house = Deployment { dir, _registrar: registrar, relay, proxy, wsgw };
         for user in ["alice", "bob"] {
             house.add_user(user, &format!("{user}-password"));
         }
@@ -133,6 +127,17 @@ impl Deployment {
     pub fn relay_ports(&self) -> Vec<u16> {
         let control = self.relay_control().port();
         udp_ports(RELAY).into_iter().filter(|&port| port != control).collect()
+    }
+
+    /// The port of the relay's only call to which the peer with this transport protocol sends its RTP.
+    pub fn relay_port(&self, protocol: &str) -> u64 {
+        let calls = self.relay_calls();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let reply = ng(self.relay_control(), &json!({ "command": "query", "call-id": calls[0] }));
+        let tags = reply["tags"].as_object().unwrap_or_else(|| panic!("{reply}"));
+        let media = tags.values().map(|tag| &tag["medias"][0]).find(|media| media["protocol"] == protocol);
+        let port = media.and_then(|media| media["streams"][0]["local port"].as_u64());
+        port.unwrap_or_else(|| panic!("no {protocol} in {reply}"))
     }
 
     /// Waits until the relay holds no call and no media port; both are freed by a BYE from either side.

@@ -15,7 +15,7 @@ mod namespace;
 use baresip::{Baresip, Counts};
 use chromium::{Chromium, Report};
 use deployment::{DOMAIN, Deployment};
-use namespace::{BROWSER, PHONE, PROXY, RELAY, iptables};
+use namespace::{PHONE, PROXY, RELAY, iptables};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -173,5 +173,51 @@ fn a_relay_that_stops_forwarding_is_seen() {
     let faults = faults(&evidence, TALK);
     for fault in ["browser to phone", "phone to browser", "the phone heard", "the browser heard"] {
         assert!(faults.iter().any(|found| found.starts_with(fault)), "{fault}: not among {faults:?}");
+    }
+}
+
+/// The relay's records of the streams of one call: from the phone, and from the browser.
+fn streams(scene: &Scene) -> (Value, Value) {
+    let end = scene.house.call_end(0);
+    let call_id = &end["call_id"];
+    let of = |event: &'static str| {
+        let all = scene.house.relay.records().into_iter();
+        all.filter(move |record| record["event"] == event && record["call_id"] == *call_id)
+    };
+    let caller = of("call-start").next().map(|start| start["from_tag"].clone()).expect("a call-start");
+    // The browser called.
+    let from = |browser: bool| {
+        of("stream-stats").find(|stream| (stream["tag"] == caller) == browser).expect("a stream-stats")
+    };
+    (from(false), from(true))
+}
+
+#[test]
+fn loss_shows_in_the_direction_that_has_it() {
+    let mut scene = Scene::set();
+    scene.call(Caller::Browser, 1);
+    // Every twentieth packet that the phone sends, so 5 %; the other three ways are whole.
+    let port = scene.house.relay_port("RTP/AVP");
+    iptables(&format!(
+        "-A INPUT -p udp -d {RELAY} --dport {port} -m statistic --mode nth --every 20 --packet 0 -j DROP"
+    ));
+    std::thread::sleep(TALK);
+    scene.hang_up(Caller::Browser, 1);
+    let (phone, browser) = streams(&scene);
+    let number =
+        |record: &Value, name: &str| record[name].as_f64().unwrap_or_else(|| panic!("no {name} in {record}"));
+    let (lossy, clean) = (number(&phone, "loss_percent"), number(&browser, "loss_percent"));
+    assert!((4.0..6.0).contains(&lossy), "the phone's stream lost {lossy} %: {phone}");
+    assert!(clean < 0.5, "the browser's stream lost {clean} %: {browser}");
+    let (lossy, clean) = (number(&phone, "mos"), number(&browser, "mos"));
+    // G.107 with G.113's Bpl of 25.1 for G.711 with concealment gives 3.93 for 5 %, and 4.41 for none.
+    assert!(lossy < clean - 0.3 && clean > 4.3, "MOS {lossy} with loss, {clean} without: {phone} {browser}");
+    assert_eq!(phone["mos_model"], browser["mos_model"]);
+    // The reply to `delete`, which the record of the end repeats, says the same.
+    let measured = scene.house.call_end(0)["stats"]["measured"].clone();
+    for (stream, name) in [(&phone, "the phone"), (&browser, "the browser")] {
+        let same = |entry: &&Value| entry["SSRC"] == stream["ssrc"] && entry["lost"] == stream["lost"];
+        let found = measured.as_array().and_then(|entries| entries.iter().find(same));
+        assert!(found.is_some(), "{name} is not as in stream-stats: {measured}");
     }
 }
