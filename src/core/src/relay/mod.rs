@@ -307,7 +307,8 @@ impl Relay {
         for one in &counted {
             let Some(branch) = call.branches.get(one.branch) else { continue };
             for side in [Side::Offerer, Side::Answerer] {
-                for stream in &one.stats.side(side).streams {
+                // One that only reports (some send receiver reports under a number of their own) has no media to tell of.
+                for stream in one.stats.side(side).streams.iter().filter(|stream| stream.packets > 0) {
                     let (tag, peer) = (&branch.party(side).tag, &branch.party(other(side)).tag);
                     let record = stream_record(now, id, tag, peer, one.media, stream);
                     self.push(record);
@@ -511,8 +512,7 @@ fn stream_record(
             line["receiver"]["mos_model"] = score.model.name().into();
         }
     }
-    // A source of which nothing arrived has no quality.
-    if let Some(score) = quality.score.filter(|_| stream.packets > 0) {
+    if let Some(score) = quality.score {
         line["mos"] = serde_json::json!(round(score.mos));
         line["mos_model"] = score.model.name().into();
     }

@@ -35,7 +35,9 @@ pub(super) fn report(call: &Call, counted: &[Counted]) -> Dict {
             for stream in &stats.streams {
                 ssrcs.set(&stream.ssrc.to_string(), legacy(&stream.reported));
                 let tag = call.branches.get(one.branch).map_or("", |branch| branch.party(side).tag.as_str());
-                measured.push(measured_entry(tag, one.media, stream));
+                if stream.packets > 0 {
+                    measured.push(measured_entry(tag, one.media, stream));
+                }
             }
         }
     }
