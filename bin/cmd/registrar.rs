@@ -1,7 +1,7 @@
 //! `registrar`: who may be reached where. CONTRACT 3.
 
 use super::Entry;
-use crate::common::{Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, usage};
+use crate::common::{Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, Tls, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -113,6 +113,8 @@ struct Serve {
     edge: Edge,
     #[command(flatten)]
     secrets: Secrets,
+    #[command(flatten)]
+    tls: Tls,
     /// Realm of the challenge [default: the domain of the address-of-record]
     #[arg(long, value_name = "NAME")]
     realm: Option<String>,
@@ -210,9 +212,11 @@ fn serve(flags: Serve) -> Result<(), Failure> {
     let Some(keys) = Keys::new(&secrets) else {
         return Err(Failure::new(Code::Config, "--secret-file: no key in it"));
     };
-    let bound = flags.listen.bind(&[Transport::Udp, Transport::Tcp], &["udp:127.0.0.1:5060"])?;
+    let bound =
+        flags.listen.bind(&[Transport::Udp, Transport::Tcp, Transport::Tls], &["udp:127.0.0.1:5060"])?;
     let database = store::open(flags.database.db.as_deref())?;
     let (events, _writer) = flags.events.open()?;
+    let tls = flags.tls.settings(&bound, &flags.domains.domain)?;
     let config = Config {
         listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
         domains: flags.domains.domain.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
@@ -232,7 +236,7 @@ fn serve(flags: Serve) -> Result<(), Failure> {
         entropy::seed().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
     let machine = Registrar::new(config, 0, Rng::from_entropy(seed));
     let services = Services { store: Some(Box::new(database)), ..Services::default() };
-    let options = Options { drain: flags.drain.duration(), events, ..Options::new("registrar", clock) };
+    let options = Options { drain: flags.drain.duration(), events, tls, ..Options::new("registrar", clock) };
     Ok(driver::run(machine, bound, services, options)?)
 }
 
