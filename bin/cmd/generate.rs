@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub const ENTRY: Entry = Entry {
     name: "generate",
-    command: || Args::augment_args(Command::new("generate").about("Write man pages or shell completions")),
+    command: || Args::augment_args(Command::new("generate")).about("Write man pages or shell completions"),
     run,
     prose: include_str!("../../man/prose/generate.roff"),
 };

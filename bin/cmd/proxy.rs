@@ -90,7 +90,7 @@ enum Fork {
 }
 
 fn command() -> Command {
-    Flags::augment_args(Command::new("proxy").about("Route calls between phones, browsers and trunks"))
+    Flags::augment_args(Command::new("proxy")).about("Route calls between phones, browsers and trunks")
 }
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {

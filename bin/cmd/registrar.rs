@@ -21,7 +21,8 @@ use std::io::{IsTerminal, Read, Write};
 pub const ENTRY: Entry = Entry {
     name: "registrar",
     command: || {
-        Flags::augment_args(Command::new("registrar").about("Answer REGISTER, and keep who is reached where"))
+        Flags::augment_args(Command::new("registrar"))
+            .about("Answer REGISTER, and keep who is reached where")
             .args_conflicts_with_subcommands(true)
     },
     run,

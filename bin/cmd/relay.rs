@@ -52,10 +52,11 @@ struct Serve {
 fn command() -> Command {
     let about = "Forward media between phones and browsers, told how by the ng protocol";
     // `relay` alone serves; the word may stand there for clearness' sake.
-    Serve::augment_args(Command::new("relay").about(about))
+    Serve::augment_args(Command::new("relay"))
+        .about(about)
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
-        .subcommand(Serve::augment_args(Command::new("serve").about("The same, said in full")))
+        .subcommand(Serve::augment_args(Command::new("serve")).about("The same, said in full"))
 }
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {

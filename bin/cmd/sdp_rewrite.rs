@@ -20,9 +20,8 @@ use std::path::{Path, PathBuf};
 pub const ENTRY: Entry = Entry {
     name: "sdp-rewrite",
     command: || {
-        Args::augment_args(
-            Command::new("sdp-rewrite").about("Rewrite SDPs between SIP and WebRTC as the relay does"),
-        )
+        Args::augment_args(Command::new("sdp-rewrite"))
+            .about("Rewrite SDPs between SIP and WebRTC as the relay does")
     },
     run,
     prose: include_str!("../../man/prose/sdp-rewrite.roff"),
