@@ -11,7 +11,7 @@ mod tests;
 
 pub use config::{Auth, Config};
 
-use crate::auth::{Checker, Credentials, NonceState, Verdict};
+use crate::auth::{Checker, Credentials, FlowToken, NonceState, Verdict};
 use crate::flow::{Flow, Target};
 use crate::limits;
 use crate::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
@@ -196,9 +196,8 @@ impl Registrar {
         }
         let waiting =
             |step| Waiting { server, request: request.clone(), flow, deadline: now + ASK_DEADLINE, step };
-        // wsgw tells that a connection is gone: a REGISTER of its own (one Via), whose TOKEN is its credential.
+        // wsgw tells that a connection is gone, perhaps by way of a proxy: a REGISTER whose TOKEN is its credential.
         if message.header(Name::Authorization).is_none()
-            && message.vias().count() == 1
             && request::only_removes(message)
             && let Some(token) = self.own_token(message, &flow, &aor)
         {
@@ -223,16 +222,21 @@ impl Registrar {
         self.ask(now, query, waiting(Step::Secret(credentials)), message);
     }
 
-    /// The text of the TOKEN in Path that names this client.
+    /// The text of the TOKEN in Path that names this client, in a request that whoever minted it began: its first Via has
+    /// the address of the Path. A client's own REGISTER has a Via of the client's there. (One that forges it can take
+    /// off without a password what the same connection registered with one, and nothing else.)
     fn own_token(&self, message: &Message<'_>, flow: &Flow, aor: &Aor) -> Option<String> {
         request::source(&self.config, message, flow, aor).token?;
-        message
+        let hop = message
             .addresses(Name::Path)
             .filter_map(Result::ok)
-            .filter_map(|hop| hop.uri.user)
-            .filter(|user| crate::auth::FlowToken::verify(user, &self.config.keys).is_some())
-            .last()
-            .and_then(|user| String::from_utf8(user.to_vec()).ok())
+            .filter(|hop| {
+                hop.uri.user.is_some_and(|user| FlowToken::verify(user, &self.config.keys).is_some())
+            })
+            .last()?;
+        let first = message.vias().last()?.ok()?;
+        let its_own = first.host.eq_ignore_ascii_case(hop.uri.host) && first.port == hop.uri.port;
+        String::from_utf8(hop.uri.user?.to_vec()).ok().filter(|_| its_own)
     }
 
     fn serves(&self, domain: &str) -> bool {

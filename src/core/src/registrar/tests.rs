@@ -66,6 +66,8 @@ struct Ask<'a> {
     from: &'a str,
     to: &'a str,
     vias: usize,
+    /// Host of the first hop's Via.
+    first_via: &'a str,
     source: &'a str,
     headers: Vec<String>,
 }
@@ -75,6 +77,7 @@ fn ask<'a>(headers: &[&str]) -> Ask<'a> {
         from: "sip:alice@example.com",
         to: "sip:alice@example.com",
         vias: 1,
+        first_via: "10.0.0.1",
         source: PHONE,
         headers: headers.iter().map(|h| (*h).to_owned()).collect(),
     }
@@ -113,8 +116,9 @@ impl Bench {
     fn send(&mut self, method: &str, ask: &Ask<'_>) -> Option<Bytes> {
         self.cseq += 1;
         let mut text = format!("{method} sip:example.com SIP/2.0\r\n");
-        for i in 0..ask.vias {
-            text += &format!("Via: SIP/2.0/UDP 10.0.0.{i};branch=z9hG4bK{}-{i}\r\n", self.cseq);
+        for i in (0..ask.vias).rev() {
+            let host = if i == 0 { ask.first_via.to_owned() } else { format!("192.0.2.{i}") };
+            text += &format!("Via: SIP/2.0/UDP {host};branch=z9hG4bK{}-{i}\r\n", self.cseq);
         }
         text += &format!(
             "From: <{}>;tag=1\r\nTo: <{}>\r\nCall-ID: c1\r\nCSeq: {} {method}\r\n",
@@ -315,8 +319,11 @@ fn a_lost_flow_takes_its_own_binding() {
     let mut b = bench();
     let (old, new) = (token("alice@example.com", "a.invalid", 1), token("alice@example.com", "a.invalid", 2));
     let path = |token: &str| format!("Path: <sip:{token}@192.0.2.10;lr;ob>");
-    let lost =
-        |token: &str| Ask { source: EDGE, ..ask(&["Contact: <sip:x@a.invalid>;expires=0", &path(token)]) };
+    let lost = |token: &str| Ask {
+        source: EDGE,
+        first_via: "192.0.2.10",
+        ..ask(&["Contact: <sip:x@a.invalid>;expires=0", &path(token)])
+    };
     let register = Ask { vias: 2, source: EDGE, ..ask(&["Contact: <sip:x@a.invalid>", &path(&old)]) };
     b.register_as("alice", "wonder", &register);
     b.events();
@@ -329,11 +336,16 @@ fn a_lost_flow_takes_its_own_binding() {
     assert_eq!(b.events(), ["refreshed"]);
     assert_eq!(status(&b.send("REGISTER", &lost(&new)).unwrap()), 200);
     assert_eq!(b.events(), ["flow-lost"]);
-    // With another's TOKEN, or through a proxy, it is a REGISTER like any other.
+    // By way of a proxy it is the same.
+    b.register_as("alice", "wonder", &register);
+    assert_eq!(status(&b.send("REGISTER", &Ask { vias: 2, ..lost(&old) }).unwrap()), 200);
+    assert_eq!(b.events(), ["registered", "flow-lost"]);
+    // With another's TOKEN, or from the client himself, it is a REGISTER like any other.
     let forged = lost(&token("bob@example.com", "a.invalid", 2));
     let forged = Ask { source: "203.0.113.66:5060", ..forged };
     assert_eq!(status(&b.send("REGISTER", &forged).unwrap()), 401);
-    assert_eq!(status(&b.send("REGISTER", &Ask { vias: 2, ..lost(&new) }).unwrap()), 401);
+    let own = Ask { vias: 2, first_via: "a.invalid", ..lost(&new) };
+    assert_eq!(status(&b.send("REGISTER", &own).unwrap()), 401);
 }
 
 #[test]
