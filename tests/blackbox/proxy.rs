@@ -1,0 +1,415 @@
+//! The real proxy over its real sockets, with the real registrar: calls, and each refusal within five seconds, with one
+//! clear line in the log.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+use harness::{Process, Server, TempDir, loopback, run_in, server_command};
+use sipbox_core::auth::digest::Challenge;
+use sipbox_core::sip::{Message, Name, build};
+use std::cell::Cell;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const WITHIN: Duration = Duration::from_secs(5);
+const SDP: &str =
+    "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8\r\n";
+
+/// A registrar and a proxy, with Alice and Bob as users.
+struct House {
+    proxy: Server,
+    registrar: Server,
+    dir: Arc<TempDir>,
+}
+
+impl House {
+    fn start(more: &[&str]) -> House {
+        let dir = Arc::new(TempDir::new());
+        let db = format!("sqlite:{}", dir.join("sipbox.db").display());
+        for (user, password) in [("alice", "wonder"), ("bob", "builder")] {
+            let words =
+                ["registrar", "user", "add", &format!("{user}@example.com"), "--password-stdin", "--db", &db];
+            let done = run_in(&dir, &words, format!("{password}\n").as_bytes());
+            assert_eq!(done.code, 0, "{done:?}");
+        }
+        let (registrar_ip, proxy_ip) = (loopback(), loopback());
+        let edge = format!("{proxy_ip}/32");
+        let listen =
+            [format!("udp:{registrar_ip}:0"), format!("udp:{proxy_ip}:0"), format!("tcp:{proxy_ip}:0")];
+        // One state directory, so one file of keys.
+        let shared = ["--domain", "example.com", "--db", &db];
+        let mut args = vec!["--listen", &listen[0], "--edge", &edge];
+        args.extend(shared);
+        let registrar = Server::start_in(Arc::clone(&dir), "registrar", &args);
+        let uri = format!("sip:{}", registrar.address("udp"));
+        let mut args =
+            vec!["--listen", &listen[1], "--listen", &listen[2], "--registrar", &uri, "--events", "-"];
+        args.extend(shared);
+        args.extend(more);
+        let proxy = Server::start_in(Arc::clone(&dir), "proxy", &args);
+        House { proxy, registrar, dir }
+    }
+
+    /// The records of this name.
+    fn events(&self, name: &str) -> usize {
+        self.proxy.records().iter().filter(|record| record["event"] == name).count()
+    }
+
+    /// One clear line, in the log and in the records.
+    fn told(&self, name: &str) {
+        let found = self.proxy.wait_record(WITHIN, |record| record["event"] == name);
+        assert!(found.is_some(), "no {name} among {:?}\n{}", self.proxy.records(), self.proxy.stderr());
+        assert_eq!(self.events(name), 1, "{name}");
+        assert!(self.proxy.stderr().contains(name), "{}", self.proxy.stderr());
+    }
+
+    /// Alive, and never panicked.
+    fn well(mut self) {
+        for server in [&mut self.proxy, &mut self.registrar] {
+            assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+            assert_eq!(server.stop(), 0);
+        }
+    }
+}
+
+/// A phone: one UDP socket.
+struct Phone {
+    socket: UdpSocket,
+    user: &'static str,
+    password: &'static str,
+    proxy: SocketAddr,
+    number: Cell<u32>,
+}
+
+impl Phone {
+    fn new(house: &House, user: &'static str, password: &'static str) -> Phone {
+        let socket = UdpSocket::bind((loopback(), 0)).expect("a socket");
+        Phone { socket, user, password, proxy: house.proxy.address("udp"), number: Cell::new(0) }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("bound")
+    }
+
+    fn send(&self, text: &str) {
+        self.socket.send_to(text.as_bytes(), self.proxy).expect("sent");
+    }
+
+    /// The next message.
+    fn receive(&self, within: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("a time-out");
+        let mut buffer = vec![0; 65_536];
+        let (length, _) = self.socket.recv_from(&mut buffer).ok()?;
+        Some(String::from_utf8(buffer[..length].to_vec()).expect("text"))
+    }
+
+    /// The final response to the request of this number.
+    fn final_response(&self, cseq: u32) -> String {
+        let deadline = Instant::now() + WITHIN;
+        let wanted = format!("CSeq: {cseq} ");
+        while let Some(text) = self.receive(deadline.saturating_duration_since(Instant::now())) {
+            if text.starts_with("SIP/2.0 ") && !text.starts_with("SIP/2.0 1") && text.contains(&wanted) {
+                return text;
+            }
+        }
+        panic!("{}: no final response to {wanted}within {WITHIN:?}", self.user);
+    }
+
+    /// The next request.
+    fn request(&self) -> String {
+        let deadline = Instant::now() + WITHIN;
+        while let Some(text) = self.receive(deadline.saturating_duration_since(Instant::now())) {
+            if !text.starts_with("SIP/2.0 ") {
+                return text;
+            }
+        }
+        panic!("{}: no request within {WITHIN:?}", self.user);
+    }
+
+    fn silent(&self, within: Duration) {
+        let deadline = Instant::now() + within;
+        while let Some(text) = self.receive(deadline.saturating_duration_since(Instant::now())) {
+            assert!(text.starts_with("SIP/2.0 "), "{} got {text}", self.user);
+        }
+    }
+
+    /// A request of this phone with the next number.
+    fn compose(&self, method: &str, uri: &str, to: &str, extra: &str, body: &str) -> String {
+        self.number.set(self.number.get() + 1);
+        let (address, number) = (self.address(), self.number.get());
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{}x{number}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@example.com>;tag=t{user}\r\nTo: {to}\r\nCall-ID: {}@{user}\r\nCSeq: {number} {method}\r\n\
+             Contact: <sip:{user}@{address}>\r\n{extra}{kind}Content-Length: {}\r\n\r\n{body}",
+            address.port(),
+            address.port(),
+            body.len(),
+            user = self.user,
+        )
+    }
+
+    /// Sends it, answers a challenge with `user` and `password`, and gives the last request and its final response.
+    fn ask(&self, method: &str, uri: &str, to: &str, body: &str) -> (String, String) {
+        let first = self.compose(method, uri, to, "", body);
+        self.send(&first);
+        let response = self.final_response(self.number.get());
+        if !response.starts_with("SIP/2.0 401") && !response.starts_with("SIP/2.0 407") {
+            return (first, response);
+        }
+        self.acknowledge(&first, &response);
+        let message = Message::parse(response.as_bytes()).expect("a response");
+        let (header, challenge) = Challenge::of(&message).expect("a challenge");
+        let proof = challenge.answer(self.user, self.password, method, uri, 1, "cnonce");
+        let again = self.compose(method, uri, to, &format!("{header}: {proof}\r\n"), body);
+        self.send(&again);
+        if method == "INVITE" && body == SDP {
+            // A call that may be answered: whoever waits for its end reads on.
+            return (again, String::new());
+        }
+        let response = self.final_response(self.number.get());
+        self.acknowledge(&again, &response);
+        (again, response)
+    }
+
+    /// The ACK to a final response that is no 2xx.
+    fn acknowledge(&self, request: &str, response: &str) {
+        if !request.starts_with("INVITE ") || response.starts_with("SIP/2.0 2") {
+            return;
+        }
+        let message = Message::parse(request.as_bytes()).expect("a request");
+        let header = |name| String::from_utf8_lossy(message.header(name).unwrap_or_default()).into_owned();
+        let to = Message::parse(response.as_bytes()).expect("a response");
+        let to = String::from_utf8_lossy(to.header(Name::To).unwrap_or_default()).into_owned();
+        let cseq = header(Name::CSeq).replace("INVITE", "ACK");
+        let uri = String::from_utf8_lossy(message.request_uri()).into_owned();
+        let headers = [
+            ("Via", header(Name::Via)),
+            ("Max-Forwards", "70".into()),
+            ("From", header(Name::From)),
+            ("To", to),
+            ("Call-ID", header(Name::CallId)),
+            ("CSeq", cseq),
+        ];
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let ack = build::request("ACK", &uri, &headers, b"");
+        self.socket.send_to(&ack, self.proxy).expect("sent");
+    }
+
+    fn register(&self) {
+        let to = format!("<sip:{}@example.com>", self.user);
+        let (_, response) = self.ask("REGISTER", "sip:example.com", &to, "");
+        assert!(response.starts_with("SIP/2.0 200"), "{response}");
+    }
+
+    fn invite(&self, callee: &str) -> String {
+        self.ask("INVITE", &format!("sip:{callee}@example.com"), &format!("<sip:{callee}@example.com>"), SDP)
+            .0
+    }
+
+    /// Answers a request that came.
+    fn answer(&self, request: &str, status: u16, body: &str) {
+        let message = Message::parse(request.as_bytes()).expect("a request");
+        let contact = format!("<sip:{}@{}>", self.user, self.address());
+        let routes: Vec<String> =
+            message.values(Name::RecordRoute).map(|v| String::from_utf8_lossy(v).into_owned()).collect();
+        let mut headers: Vec<(&str, &str)> = vec![("Contact", &contact)];
+        headers.extend(routes.iter().map(|route| ("Record-Route", route.as_str())));
+        if !body.is_empty() {
+            headers.push(("Content-Type", "application/sdp"));
+        }
+        let response = build::response(&message, status, None, Some("tcallee"), &headers, body.as_bytes());
+        self.socket.send_to(&response, self.proxy).expect("sent");
+    }
+}
+
+fn header<'t>(text: &'t str, name: &str) -> &'t str {
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    found.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// A call of Alice to Bob that he answered: both phones, and the Record-Route.
+fn established(house: &House) -> (Phone, Phone, String) {
+    let (alice, bob) = (Phone::new(house, "alice", "wonder"), Phone::new(house, "bob", "builder"));
+    bob.register();
+    alice.invite("bob");
+    let invite = bob.request();
+    bob.answer(&invite, 200, SDP);
+    let ok = alice.final_response(alice.number.get());
+    assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+    (alice, bob, header(&ok, "Record-Route").to_owned())
+}
+
+#[test]
+fn sipp_calls_through_by_real_servers() {
+    let house = House::start(&[]);
+    let bob = Phone::new(&house, "bob", "builder");
+    bob.register();
+    let address = bob.address();
+    drop(bob);
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sipp");
+    let sipp = |scenario: &str, local: SocketAddr, more: &[&str]| {
+        let mut command = Command::new("sipp");
+        command.current_dir(house.dir.path());
+        command.args(["-sf", &format!("{data}/{scenario}.xml"), "-m", "5", "-r", "10", "-nostdin"]);
+        command.args(["-i", &local.ip().to_string(), "-p", &local.port().to_string(), "-timeout", "20"]);
+        command.args(["-mi", &local.ip().to_string(), "-timeout_error"]).args(more);
+        Process::start(command)
+    };
+    let mut callee = sipp("uas", address, &[]);
+    std::thread::sleep(Duration::from_millis(500));
+    let caller = SocketAddr::new(loopback().into(), 5060);
+    let proxy = house.proxy.address("udp").to_string();
+    let mut calls = sipp("uac", caller, &["-s", "bob", "-auth_uri", "bob@example.com", &proxy]);
+    let end = calls.exit_code(Duration::from_secs(30));
+    assert_eq!(end, 0, "{}\n{}\n{}", calls.stdout.all().join("\n"), calls.log(), house.proxy.stderr());
+    assert_eq!(callee.exit_code(Duration::from_secs(10)), 0, "{}", callee.log());
+    for name in ["call-start", "call-answered", "call-end"] {
+        assert_eq!(house.events(name), 5, "{name}");
+    }
+    house.well();
+}
+
+#[test]
+fn a_caller_hangs_up_while_it_rings() {
+    let house = House::start(&[]);
+    let (alice, bob) = (Phone::new(&house, "alice", "wonder"), Phone::new(&house, "bob", "builder"));
+    bob.register();
+    let invite = alice.invite("bob");
+    let ringing = bob.request();
+    bob.answer(&ringing, 180, "");
+    let cancel = invite.replacen("INVITE ", "CANCEL ", 1).replace(" INVITE\r\n", " CANCEL\r\n");
+    let (head, _) = cancel.split_once("Content-Type").expect("a body");
+    alice.send(&format!("{head}Content-Length: 0\r\n\r\n"));
+    let cancelled = bob.request();
+    assert!(cancelled.starts_with("CANCEL "), "{cancelled}");
+    bob.answer(&cancelled, 200, "");
+    bob.answer(&ringing, 487, "");
+    let codes = [alice.final_response(alice.number.get()), alice.final_response(alice.number.get())];
+    assert!(codes[0].starts_with("SIP/2.0 200") && codes[1].starts_with("SIP/2.0 487"), "{codes:?}");
+    alice.acknowledge(&invite, &codes[1]);
+    house.told("call-cancelled");
+    house.well();
+}
+
+#[test]
+fn who_cannot_prove_himself_is_challenged_again_or_refused() {
+    let house = House::start(&[]);
+    for (user, password) in [("alice", "wrong"), ("ghost", "wonder")] {
+        let before = house.events("auth-failed");
+        let phone = Phone::new(&house, user, password);
+        let (_, response) = phone.ask("MESSAGE", "sip:bob@example.com", "<sip:bob@example.com>", "");
+        assert!(response.starts_with("SIP/2.0 407"), "{response}");
+        let found = house
+            .proxy
+            .wait_record(WITHIN, |record| record["event"] == "auth-failed" && record["user"] == user);
+        assert!(found.is_some(), "{:?}", house.proxy.records());
+        assert_eq!(house.events("auth-failed"), before + 1);
+    }
+    // Alice, with her own password, as Bob.
+    let alice = Phone::new(&house, "alice", "wonder");
+    let text = alice.compose("MESSAGE", "sip:bob@example.com", "<sip:bob@example.com>", "", "");
+    alice.send(&text.replace("From: <sip:alice@", "From: <sip:bob@"));
+    let challenge = alice.final_response(1);
+    let message = Message::parse(challenge.as_bytes()).expect("a response");
+    let (name, challenge) = Challenge::of(&message).expect("a challenge");
+    let proof = challenge.answer("alice", "wonder", "MESSAGE", "sip:bob@example.com", 1, "c");
+    let text = alice.compose(
+        "MESSAGE",
+        "sip:bob@example.com",
+        "<sip:bob@example.com>",
+        &format!("{name}: {proof}\r\n"),
+        "",
+    );
+    alice.send(&text.replace("From: <sip:alice@", "From: <sip:bob@"));
+    let response = alice.final_response(2);
+    assert!(response.starts_with("SIP/2.0 403"), "{response}");
+    house.told("refused");
+    house.well();
+}
+
+#[test]
+fn a_forged_dialog_reaches_nobody() {
+    let house = House::start(&[]);
+    let (alice, bob, route) = established(&house);
+    let third = Phone::new(&house, "carol", "");
+    let uri = format!("sip:carol@{}", third.address());
+    let to = "<sip:bob@example.com>;tag=tcallee";
+    // Our Route, without a token that we signed, and a third host behind it.
+    let ours = house.proxy.address("udp");
+    let forged = format!("Route: <sip:{ours};lr>\r\nRoute: <sip:{};lr>\r\n", third.address());
+    alice.send(&alice.compose("INFO", &uri, to, &forged, ""));
+    let response = alice.final_response(alice.number.get());
+    assert!(response.starts_with("SIP/2.0 403"), "{response}");
+    house.told("refused");
+    // The genuine one, with a foreign Request-URI.
+    let genuine = format!("Route: {route}\r\n");
+    alice.send(&alice.compose("INFO", &uri, to, &genuine, ""));
+    let info = bob.request();
+    assert!(info.starts_with(&format!("INFO {uri} SIP/2.0")), "{info}");
+    bob.answer(&info, 200, "");
+    assert!(alice.final_response(alice.number.get()).starts_with("SIP/2.0 200"));
+    third.silent(Duration::from_millis(500));
+    house.well();
+}
+
+#[test]
+fn calls_that_cannot_be_have_their_answers() {
+    let house = House::start(&[]);
+    let alice = Phone::new(&house, "alice", "wonder");
+    let invite = alice.invite("nobody");
+    let response = alice.final_response(alice.number.get());
+    assert!(response.starts_with("SIP/2.0 404"), "{response}");
+    alice.acknowledge(&invite, &response);
+    house.told("call-failed");
+
+    let text = alice.compose("INVITE", "sip:bob@example.com", "<sip:bob@example.com>", "", "");
+    alice.send(&text.replace("Max-Forwards: 70", "Max-Forwards: seventy"));
+    let response = alice.final_response(alice.number.get());
+    assert!(response.starts_with("SIP/2.0 400 Malformed Max-Forwards"), "{response}");
+    house.told("malformed");
+
+    let uri = "sip:bob@example.com";
+    let text = alice.compose("INVITE", uri, "<sip:bob@example.com>", "", "this is no SDP");
+    alice.send(&text);
+    let response = alice.final_response(alice.number.get());
+    assert!(response.starts_with("SIP/2.0 488"), "{response}");
+    alice.acknowledge(&text, &response);
+    house.well();
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_503_within_five_seconds() {
+    // A socket that reads nothing.
+    let deaf = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    let relay = format!("udp:{}", deaf.local_addr().expect("bound"));
+    let house = House::start(&["--relay", &relay, "--relay-policy", "always"]);
+    let (alice, bob) = (Phone::new(&house, "alice", "wonder"), Phone::new(&house, "bob", "builder"));
+    bob.register();
+    let began = Instant::now();
+    let invite = alice.invite("bob");
+    let response = alice.final_response(alice.number.get());
+    assert!(response.starts_with("SIP/2.0 503"), "{response}");
+    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+    alice.acknowledge(&invite, &response);
+    house.told("unavailable");
+    house.well();
+}
+
+#[test]
+fn an_address_that_is_taken_is_71() {
+    let stranger = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    let other =
+        Server::start("proxy", &["--listen", &format!("udp:{}:0", loopback()), "--domain", "example.com"]);
+    for taken in [stranger.local_addr().expect("bound"), other.address("udp")] {
+        let dir = TempDir::new();
+        let mut second =
+            Process::start(server_command(&dir, "proxy", &["--listen", &format!("udp:{taken}")]));
+        assert_eq!(second.exit_code(WITHIN), 71);
+        let log = second.log();
+        assert!(log.contains("--listen") && log.contains(&taken.to_string()), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
+}
