@@ -136,8 +136,8 @@ impl Control {
                 () = beat(&mut watchdog) => ready::alive(),
             }
         }
-        // Calls that outlast the drain end without a record of their own: nobody asked for their end.
-        self.relay.close_all(&mut self.workers);
+        // Calls that outlast the drain: what they were like is told all the same.
+        self.relay.close_all(self.options.clock.now(), &mut self.workers);
         self.settle();
     }
 

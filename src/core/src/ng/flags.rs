@@ -108,9 +108,10 @@ impl Flags {
         match key.as_str() {
             "ICE" => {
                 self.ice = match text() {
-                    "force" => IceFlag::Force,
+                    // All media goes through the relay: to be one candidate among others is no choice of ours.
+                    "force" | "optional" => IceFlag::Force,
                     "remove" => IceFlag::Remove,
-                    "default" | "optional" => IceFlag::Default,
+                    "default" => IceFlag::Default,
                     other => return Err(format!("ICE={other}: force, remove or default")),
                 }
             }
@@ -130,6 +131,8 @@ impl Flags {
                     }
                 }
             }
+            // What happens in any case: an answer may have another profile than was asked for.
+            "transport-protocol" if text() == "accept" => {}
             "transport-protocol" => {
                 let profile =
                     Profile::parse(text()).ok_or(format!("transport-protocol={}: no RTP profile", text()))?;

@@ -53,6 +53,8 @@ enum End {
     Delete,
     Timeout,
     SilentTimeout,
+    /// The process goes.
+    Shutdown,
 }
 
 impl End {
@@ -61,6 +63,7 @@ impl End {
             End::Delete => "delete",
             End::Timeout => "timeout",
             End::SilentTimeout => "silent-timeout",
+            End::Shutdown => "shutdown",
         }
     }
 }
@@ -402,9 +405,9 @@ impl Relay {
     }
 
     /// Ends all calls: the process goes.
-    pub fn close_all(&mut self, engine: &mut dyn Engine) {
-        for (_, mut call) in std::mem::take(&mut self.calls) {
-            call.close(engine);
+    pub fn close_all(&mut self, now: Instant, engine: &mut dyn Engine) {
+        while let Some(id) = self.calls.keys().next().cloned() {
+            self.end(now, &id, End::Shutdown, engine);
         }
     }
 

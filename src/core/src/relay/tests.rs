@@ -456,7 +456,8 @@ proptest::proptest! {
             let sdp = [PHONE, BROWSER, "v=0\r\n", "junk"][sdp];
             case.ask(&if sdp == BROWSER { to_sip(dict, sdp) } else { to_webrtc(dict, sdp) });
         }
-        case.relay.close_all(&mut case.engine);
+        case.relay.close_all(case.now, &mut case.engine);
+        proptest::prop_assert!(case.relay.is_idle());
         proptest::prop_assert!(case.engine.open.is_empty());
     }
 }

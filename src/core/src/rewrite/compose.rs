@@ -77,7 +77,7 @@ pub(super) fn compose(sdp: &Sdp<'_>, input: &Input<'_>, memory: &Memory, supply:
             // An answer that lacks this m-line.
             (None, Some(told)) if told.rejected => {
                 if let Some(said) = &side.said {
-                    out.line(format_args!("m={} 0 {} {}", said.media, told.protocol, said.formats));
+                    m_line(&mut out, &said.media, 0, &told.protocol, &said.formats);
                     if let Some(mid) = &told.mid {
                         out.line(format_args!("a=mid:{mid}"));
                     }
@@ -118,6 +118,13 @@ impl Out {
 
     fn connection(&mut self, address: IpAddr) {
         self.line(format_args!("c=IN {} {address}", Family::of(&address).as_str()));
+    }
+}
+
+fn m_line(out: &mut Out, media: &str, port: u16, protocol: &str, formats: &str) {
+    match formats.trim() {
+        "" => out.line(format_args!("m={media} {port} {protocol}")),
+        formats => out.line(format_args!("m={media} {port} {protocol} {formats}")),
     }
 }
 
@@ -163,7 +170,7 @@ impl Part<'_, '_> {
         let Some(m) = self.section.media() else { return };
         let address = self.side.address.filter(|_| !self.told.rejected);
         let port = address.map_or(0, |address| address.rtp.port());
-        out.line(format_args!("m={} {port} {} {}", m.media, self.told.protocol, m.formats.trim_end()));
+        m_line(out, m.media, port, &self.told.protocol, m.formats);
         let host = address.map(|address| told_address(&address, input.flags)).or(self.ours);
         let mut connected = self.has_connection || self.section.line(b'c').is_some();
         for line in self.section.lines().iter().skip(1) {

@@ -6,7 +6,7 @@
 use super::{Address, Input, Kind, Refusal, Supply, Want, other};
 use crate::media::plan::{DtlsRole, IceRemote, Learning, PayloadFormat, Side};
 use crate::ng::{DtlsFlag, IceFlag};
-use crate::sdp::{Connection, Direction, Fingerprint, Profile, RtpMap, Sdp, Section, Setup};
+use crate::sdp::{Connection, Direction, Family, Fingerprint, Profile, RtpMap, Sdp, Section, Setup};
 use std::net::{IpAddr, SocketAddr};
 
 /// SRTP suites that are agreed on by SDES (RFC 4568 §6.2): key and salt are 30 bytes in both.
@@ -32,6 +32,8 @@ pub struct Said {
     pub direction: Direction,
     pub rtp: Option<SocketAddr>,
     pub rtcp: Option<SocketAddr>,
+    /// Of its c= line.
+    pub family: Option<Family>,
     pub payloads: Vec<PayloadFormat>,
     /// Tag, suite, key of each `a=crypto` that we can use.
     pub keys: Vec<(String, String, Vec<u8>)>,
@@ -212,7 +214,15 @@ impl MediaMemory {
             if side.address.is_none() {
                 let interface = input.flags.direction.as_ref().map(|(_, to)| to.clone());
                 let want = Want { family: input.flags.address_family, interface };
-                side.address = Some(supply.ports(index, receiver, &want).map_err(Refusal::Ports)?);
+                // Unless told otherwise, in the family that the receiver speaks, or the sender; where there is none of
+                // that, in what there is.
+                let spoken = side.said.as_ref().and_then(|said| said.family).or(said.family);
+                let implied = Want { family: want.family.or(spoken), ..want.clone() };
+                let ports = match supply.ports(index, receiver, &implied) {
+                    Err(_) if implied != want => supply.ports(index, receiver, &want),
+                    ports => ports,
+                };
+                side.address = Some(ports.map_err(Refusal::Ports)?);
             }
             if told.ice && side.ice.is_none() {
                 let (ufrag, pwd) = supply.ice();
@@ -246,7 +256,10 @@ impl MediaMemory {
         // Never both toward one side: browsers refuse an offer that has keys and a fingerprint (seed, Debug issue 3).
         let sdes_only =
             heard.is_secure() && said.fingerprints.is_empty() && flags.transport_protocol.is_none();
-        let dtls = profile.is_secure() && flags.dtls != DtlsFlag::Off && !sdes_only;
+        // SAVP without feedback is a phone's, which has its keys in the SDP unless that is switched off.
+        let phones = profile == Profile::Savp && flags.dtls == DtlsFlag::Default && !flags.sdes_off;
+        let phones = phones && said.fingerprints.is_empty();
+        let dtls = profile.is_secure() && flags.dtls != DtlsFlag::Off && !sdes_only && !phones;
         let security = if !profile.is_secure() {
             SecurityTold::None
         } else if dtls {
@@ -505,6 +518,7 @@ fn read(sdp: &Sdp<'_>, section: &Section<'_, '_>, input: &Input<'_>) -> Said {
         direction,
         rtp,
         rtcp,
+        family: stated.as_ref().map(Family::of),
         payloads: payloads.collect(),
         keys: keys.collect(),
     }

@@ -448,6 +448,8 @@ fn flags_of_address_and_rtcp() {
     assert!(v6.contains("c=IN IP6 2001:db8::1\r\n") && v6.contains("1 IN IP6 2001:db8::1\r\n"), "{v6}");
     let want = Want { family: Some(Family::V6), interface: Some("out".to_owned()) };
     assert_eq!(asked, [(0, Side::Answerer, want)]);
+    let natural = Want { family: Some(Family::V4), interface: None };
+    assert_eq!(sdp(&with(r#""flags":[]"#)).1, [(0, Side::Answerer, natural)]);
     assert!(sdp(&with(r#""media-address":"203.0.113.99""#)).0.contains("c=IN IP4 203.0.113.99\r\n"));
     assert!(!sdp(&with(r#""flags":["no-rtcp-attribute"]"#)).0.contains("a=rtcp:"));
     let full = sdp(&with(r#""flags":["full-rtcp-attribute"]"#)).0;

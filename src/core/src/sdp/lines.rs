@@ -109,12 +109,13 @@ impl<'a> Media<'a> {
         let text = std::str::from_utf8(value).ok()?;
         let (media, rest) = text.split_once(' ')?;
         let (port, rest) = rest.split_once(' ')?;
-        let (protocol, formats) = rest.split_once(' ')?;
+        // Some peers leave the format out where they refuse: then nothing hangs on it.
+        let (protocol, formats) = rest.split_once(' ').or((port == "0").then_some((rest, "")))?;
         let (port, port_count) = match port.split_once('/') {
             Some((port, count)) => (port, Some(count.parse().ok()?)),
             None => (port, None),
         };
-        if media.is_empty() || protocol.is_empty() || formats.trim().is_empty() {
+        if media.is_empty() || protocol.is_empty() || (formats.trim().is_empty() && port != "0") {
             return None;
         }
         Some(Media { media, port: port.parse().ok()?, port_count, protocol, formats })
