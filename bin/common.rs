@@ -54,7 +54,7 @@ pub struct Edge {
 /// `--secret-file`.
 #[derive(Args, Clone, Debug)]
 pub struct Secrets {
-    /// Keys that sign tokens and nonces: one a line, the first signs, all verify [default: made in the state directory]
+    /// Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 }

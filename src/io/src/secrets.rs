@@ -2,7 +2,7 @@
 //!
 //! One key a line; the first signs, all verify, so that a key is changed by putting the new one on top. Empty
 //! lines and lines that begin with `#` are passed over. The bytes of the line, as they stand, are the key.
-//! Missing in the state directory: made with one key and mode 0600. Not here: signing (`core::auth`).
+//! Missing: made with one key and mode 0600; every host of a deployment must then be given that same file. Not here: signing (`core::auth`).
 
 use crate::entropy;
 use crate::start::{Kind, StartError, state_directory};
@@ -10,7 +10,7 @@ use base64::Engine;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Fewer characters than this can be guessed.
 const KEY_CHARACTERS: usize = 16;
@@ -19,17 +19,13 @@ const KEYS: usize = 8;
 /// Name of the file in the state directory.
 const FILE: &str = "secrets";
 
-/// Reads the keys of `file`, or of `secrets` in the state directory, which is made where it is missing. A file that
-/// was named must be there.
+/// Reads the keys of `file`, or of `secrets` in the state directory; the file is made where it is missing.
 pub fn load(file: Option<&Path>) -> Result<Vec<Vec<u8>>, StartError> {
-    let path: PathBuf = match file {
+    let path = match file {
         Some(path) => path.to_owned(),
-        None => {
-            let path = state_directory()?.join(FILE);
-            make_if_missing(&path).map_err(|error| StartError::file("--secret-file", &path, &error))?;
-            path
-        }
+        None => state_directory()?.join(FILE),
     };
+    make_if_missing(&path).map_err(|error| StartError::file("--secret-file", &path, &error))?;
     let metadata =
         std::fs::metadata(&path).map_err(|error| StartError::file("--secret-file", &path, &error))?;
     if metadata.permissions().mode() & 0o007 != 0 {
@@ -111,6 +107,8 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(load(Some(&path)).unwrap_err().kind, Kind::Config);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(load(Some(&path)).unwrap_err().kind, Kind::NoInput);
+        assert_eq!(load(Some(&path)).unwrap().len(), 1);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(load(Some(&path.join("no/such/directory"))).unwrap_err().kind, Kind::NoInput);
     }
 }
