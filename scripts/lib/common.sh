@@ -17,7 +17,7 @@ packages() {
   local word program package missing=()
   for word in "$@"; do
     program=${word%%=*} package=${word#*=}
-    if [ "$program" = "$package" ]; then
+    if [[ $word != *=* ]]; then
       dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     else
       PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
