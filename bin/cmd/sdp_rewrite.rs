@@ -250,7 +250,7 @@ impl Supply for Pinned {
             rtp: SocketAddr::new(advertised, self.port),
             rtcp: SocketAddr::new(advertised, rtcp),
         };
-        self.port = rtcp.checked_add(1).unwrap_or(u16::MAX);
+        self.port = rtcp.saturating_add(1);
         Ok(address)
     }
 

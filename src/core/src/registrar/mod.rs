@@ -52,7 +52,7 @@ struct Waiting {
 
 /// Which question is open.
 enum Step {
-    Secret(Credentials),
+    Secret(Box<Credentials>),
     Save,
     Fetch,
     FlowLost,
@@ -60,7 +60,7 @@ enum Step {
 
 /// What an answer of the store is for.
 enum Asked {
-    Request(Waiting),
+    Request(Box<Waiting>),
     Expire { deadline: Instant },
     Domains,
 }
@@ -219,7 +219,7 @@ impl Registrar {
             NonceState::Foreign => return self.challenge(now, server, message, &realm, false),
         }
         let query = Query::Secret { user: credentials.user().to_owned(), domain: aor.domain };
-        self.ask(now, query, waiting(Step::Secret(credentials)), message);
+        self.ask(now, query, waiting(Step::Secret(Box::new(credentials))), message);
     }
 
     /// The text of the TOKEN in Path that names this client, in a request that whoever minted it began: its first Via has
@@ -335,7 +335,7 @@ impl Registrar {
         if self.asked.len() >= limits::OPEN_TICKETS {
             return self.answer(now, waiting.server, message, 503, None, &[("Retry-After", RETRY_AFTER)]);
         }
-        self.put_question(query, Asked::Request(waiting));
+        self.put_question(query, Asked::Request(Box::new(waiting)));
     }
 
     fn put_question(&mut self, query: Query, asked: Asked) {
@@ -366,7 +366,7 @@ impl Registrar {
                     }
                 }
             }
-            Asked::Request(waiting) => self.request_told(now, waiting, reply),
+            Asked::Request(waiting) => self.request_told(now, *waiting, reply),
         }
     }
 

@@ -295,7 +295,7 @@ fn believes_a_token_that_names_the_client_and_nothing_else_from_strangers() {
     assert_eq!(row.path.as_deref(), Some(&path(&own)[6..]));
     assert_eq!((row.instance.as_deref(), row.reg_id), (Some("<urn:uuid:1>"), 1));
     let message = Message::parse(&r).unwrap();
-    assert_eq!(message.header(Name::Path), Some(path(&own)[6..].as_bytes()));
+    assert_eq!(message.header(Name::Path), Some(&path(&own).as_bytes()[6..]));
     assert!(message.has_token(Name::Require, "outbound"));
     assert!(contacts(&r)[0].ends_with(";expires=1800;+sip.instance=\"<urn:uuid:1>\";reg-id=1"));
 
