@@ -37,6 +37,11 @@ pub const TRANSACTIONS: usize = 131_072;
 /// Bindings remembered of one WebSocket connection; a browser has one, an office's switchboard page some.
 pub const BINDINGS_PER_CONNECTION: usize = 16;
 
+// --- Proxy ---
+
+/// Answered calls whose beginning a proxy remembers, about 100 bytes each; one that ends without a BYE stays.
+pub const PROXY_CALLS: usize = 65_536;
+
 // --- Asking (machines) ---
 
 /// Questions that one machine may have open at a time (database, DNS, relay); beyond it a request gets 503.

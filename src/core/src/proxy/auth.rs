@@ -49,7 +49,7 @@ impl Proxy {
     }
 
     /// User and domain of a From that is ours.
-    fn claimed(&self, message: &Message<'_>) -> Option<(String, String)> {
+    pub(super) fn claimed(&self, message: &Message<'_>) -> Option<(String, String)> {
         let from = message.from().ok()?;
         let domain = self.local_domain(from.uri.host, from.uri.port)?;
         let user = from.uri.aor().map(|aor| aor.user).unwrap_or_default();

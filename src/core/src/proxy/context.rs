@@ -165,6 +165,8 @@ pub(super) struct WaitingAck {
 pub(super) enum Waiting {
     Credentials(ContextId),
     Location(ContextId),
+    /// Where the client of a dialog is now, whose connection is gone; else this destination.
+    Moved(ContextId, Box<Destination>),
     Resolve(ContextId, usize),
     Offer(ContextId, usize),
     Answer(ContextId, usize),

@@ -9,10 +9,14 @@ use super::media::{self, Half, Key, Peer, Verdict};
 use super::token::{Hop, RouteToken, Toward};
 use super::{Proxy, event, forward, has_sdp, lossy, nat};
 use crate::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
-use crate::machine::{Level, Output, Question};
-use crate::sip::{Message, Name, NameAddr, Uri};
+use crate::limits;
+use crate::machine::{Level, Output, Question, Reply};
+use crate::rng::{KeyedHash, Rng};
+use crate::sip::{Aor, Message, Name, NameAddr, Uri};
+use crate::store;
 use crate::time::Instant;
 use bytes::Bytes;
+use std::collections::HashMap;
 
 /// What a request in a dialog has to show.
 pub(super) struct Shown {
@@ -22,6 +26,29 @@ pub(super) struct Shown {
     pub text: String,
     /// The Route value of ours was in the Request-URI: a strict router sent it (§16.4).
     pub strict: bool,
+}
+
+/// When calls were answered, by Call-ID. Bounded: beyond it, a call's end tells no duration.
+pub(super) struct Answered(HashMap<Box<[u8]>, Instant, KeyedHash>);
+
+impl Answered {
+    pub fn new(rng: &mut Rng) -> Self {
+        Answered(HashMap::with_hasher(KeyedHash::new(rng)))
+    }
+
+    pub fn begin(&mut self, now: Instant, call_id: &[u8]) {
+        if self.0.len() < limits::PROXY_CALLS {
+            self.0.entry(call_id.into()).or_insert(now);
+        }
+    }
+
+    pub fn end(&mut self, call_id: &[u8]) -> Option<Instant> {
+        self.0.remove(call_id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Proxy {
@@ -74,12 +101,56 @@ impl Proxy {
             self.dialog_ends(now, context, message, token);
         }
         let destination = self.along(message, &shown, context.own_routes);
+        let hop = token.hop(toward);
+        let still_there = destination.next != NextHop::Target(self.hop_target(hop)) || !self.is_gone(hop);
+        if hop.foreign || still_there {
+            return self.start(now, context, vec![destination]);
+        }
+        // Its connection is gone; perhaps it registered again by another one.
+        let aor = message.to().ok().and_then(|to| {
+            let domain = self.local_domain(to.uri.host, to.uri.port)?;
+            Some(Aor { domain: domain.to_ascii_lowercase(), ..to.uri.aor()? })
+        });
+        let Some(aor) = aor else { return self.start(now, context, vec![destination]) };
+        let waiting = Waiting::Moved(context.id, Box::new(destination));
+        context.asking = self.ask(now, Question::Store(store::Query::Bindings { aor, now }), waiting);
+        if context.asking.is_none() {
+            self.answer(now, context, 503, Some("Too Many Questions"), &[("Retry-After", "5")]);
+        }
+    }
+
+    /// The store's word on a client whose connection is gone: a binding of the same Contact has the newer flow.
+    pub(super) fn moved(
+        &mut self,
+        now: Instant,
+        context: &mut Context,
+        mut destination: Destination,
+        reply: Option<Reply>,
+    ) {
+        context.asking = None;
+        let place =
+            |uri: &Uri<'_>| Some((uri.user.map(<[u8]>::to_vec), uri.host.to_ascii_lowercase(), uri.port));
+        let wanted = Uri::parse(&destination.uri).ok().and_then(|uri| place(&uri));
+        if let Some(Reply::Store(Ok(store::Reply::Bindings(bindings)))) = reply {
+            let same = bindings.iter().find(|binding| {
+                wanted.is_some()
+                    && Uri::parse(binding.contact.as_bytes()).ok().and_then(|uri| place(&uri)) == wanted
+            });
+            if let Some(found) = same.and_then(|binding| self.destination(binding)) {
+                destination.next = found.next;
+                destination.routes = found.routes;
+            }
+        }
         self.start(now, context, vec![destination]);
     }
 
     /// BYE: the media go at once, as in the seed; whatever is answered, this side has hung up.
     fn dialog_ends(&mut self, now: Instant, context: &Context, message: &Message<'_>, token: RouteToken) {
-        self.outputs.push_back(Output::Event(event(Level::Info, "call-end", message, &context.flow)));
+        let mut ended = event(Level::Info, "call-end", message, &context.flow);
+        if let Some(since) = self.answered.end(message.call_id().unwrap_or_default()) {
+            ended = ended.with("seconds", format!("{:.3}", now.saturating_since(since).as_secs_f64()));
+        }
+        self.outputs.push_back(Output::Event(ended));
         if token.relay.is_some() {
             let key = Key {
                 call_id: lossy(message.call_id().unwrap_or_default()),

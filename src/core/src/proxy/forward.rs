@@ -155,10 +155,13 @@ impl Proxy {
         self.record_route(listener, token).into_iter().collect()
     }
 
-    /// Whether a request's sender is reached by following what it says: a server of another domain. A client of ours,
-    /// or whatever came through an edge of ours, is reached where it came from.
+    /// Whether a request's sender is reached by following what it says: a server of another domain, or a trunk. A
+    /// client of ours, or whatever came through an edge of ours, is reached where it came from, whatever it says.
     fn is_foreign_sender(&self, message: &Message<'_>, flow: &Flow) -> bool {
-        !Cidr::any(&self.config.edge, flow.remote.ip()) && message.record_routes().next().is_some()
+        let ip = flow.remote.ip();
+        !Cidr::any(&self.config.edge, ip)
+            && (self.claimed(message).is_none() || Cidr::any(&self.config.trust, ip))
+            && message.record_routes().next().is_some()
     }
 
     pub(super) fn write(&self, message: &Message<'_>, leaving: Leaving<'_>) -> Bytes {

@@ -108,7 +108,7 @@ impl Proxy {
     }
 
     /// Where a binding leads; `None` where its connection is gone and nothing else leads there.
-    fn destination(&self, binding: &Binding) -> Option<Destination> {
+    pub(super) fn destination(&self, binding: &Binding) -> Option<Destination> {
         let contact = Uri::parse(binding.contact.as_bytes()).ok().filter(|contact| contact.is_sip())?;
         let received = binding.received.as_deref().and_then(|uri| Uri::parse(uri.as_bytes()).ok());
         let path: Vec<&[u8]> =

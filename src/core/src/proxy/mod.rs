@@ -87,6 +87,8 @@ pub struct Proxy {
     by_client: ById<ClientId, (ContextId, usize)>,
     tickets: ById<Ticket, Waiting>,
     connections: ById<ConnectionId, Flow>,
+    /// When the calls that stand were answered, for their duration.
+    answered: dialog::Answered,
     /// When each relay may be asked again.
     relays: Vec<Instant>,
     ids: u64,
@@ -102,7 +104,6 @@ impl Proxy {
             epoch,
             relays: vec![Instant::default(); usize::from(config.relays)],
             config,
-            rng,
             timers: Timers::new(),
             outputs: VecDeque::new(),
             contexts: HashMap::default(),
@@ -110,8 +111,10 @@ impl Proxy {
             by_client: HashMap::default(),
             tickets: HashMap::default(),
             connections: HashMap::default(),
+            answered: dialog::Answered::new(&mut rng),
             ids: 0,
             draining: false,
+            rng,
         }
     }
 
@@ -365,6 +368,9 @@ impl Proxy {
                 proxy.credentials(now, context, &message, reply);
             }),
             Waiting::Location(id) => self.with(id, |proxy, context| proxy.located(now, context, reply)),
+            Waiting::Moved(id, destination) => {
+                self.with(id, |proxy, context| proxy.moved(now, context, *destination, reply));
+            }
             Waiting::Resolve(id, branch) => self.with(id, |proxy, context| {
                 let addresses = match reply {
                     Some(Reply::Resolve(addresses)) => addresses,
@@ -547,6 +553,7 @@ impl Machine for Proxy {
             "pending": self.layer.pending(),
             "questions": self.tickets.len(),
             "connections": self.connections.len(),
+            "calls": self.answered.len(),
             "draining": self.draining,
         });
         out.push(state.to_string());

@@ -199,6 +199,7 @@ impl Proxy {
         }
         self.cancel_others(now, context, index);
         if context.method == Kind::Invite && context.dialog.is_none() {
+            self.answered.begin(now, message.call_id().unwrap_or_default());
             self.outputs.push_back(Output::Event(event(
                 Level::Info,
                 "call-answered",

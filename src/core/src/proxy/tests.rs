@@ -793,6 +793,61 @@ fn a_caller_on_a_connection_is_reached_by_it() {
 }
 
 #[test]
+fn a_client_that_connected_anew_keeps_its_dialog() {
+    let mut net = Net::new(config());
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let flow = |connection: u64| Flow {
+        transport: Transport::Tcp,
+        listener: ListenerId(1),
+        remote: format!("192.0.2.1:{}", 40_000 + connection).parse().expect("an address"),
+        connection: Some(ConnectionId(connection)),
+    };
+    let tcp = |text: String| text.replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let (old, new) = (flow(7), flow(8));
+    net.proxy.handle_input(net.now, Input::FlowOpened { flow: old });
+    net.receive_on(old, &tcp(Call::new("INVITE", "sip:bob@example.com").text()));
+    let at_bob = net.last(BOB);
+    let routes: Vec<&str> = at_bob.lines().filter_map(|line| line.strip_prefix("Record-Route: ")).collect();
+    net.proxy.handle_input(net.now, Input::FlowClosed { flow: old });
+    net.proxy.handle_input(net.now, Input::FlowOpened { flow: new });
+    net.receive_on(new, &tcp(Call::new("REGISTER", "sip:example.com").text()));
+    let path = header(&net.last(REGISTRAR), "Path").expect("a Path").to_owned();
+    net.bind("alice", &format!("sip:alice@{ALICE}"), Some(&path));
+    let bye = format!(
+        "BYE sip:alice@{ALICE} SIP/2.0\r\nVia: SIP/2.0/UDP {BOB};branch=z9hG4bKbye\r\nMax-Forwards: 70\r\n\
+         From: <sip:bob@example.com>;tag=tb\r\nTo: <sip:alice@example.com>;tag=ta\r\nCall-ID: call-1\r\nCSeq: 1 BYE\r\n\
+         Route: {}\r\nRoute: {}\r\nContent-Length: 0\r\n\r\n",
+        routes[0], routes[1]
+    );
+    net.receive(BOB, &bye);
+    let (target, text) = net.sent.last().expect("a BYE");
+    assert_eq!(*target, Target::Flow(new), "{text}");
+}
+
+#[test]
+fn a_client_s_own_record_route_leads_nowhere() {
+    let mut net = Net::new(config());
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    for (from, leads) in [("alice@example.com", ALICE), ("carol@example.org", STRANGER)] {
+        let mut invite = Call::new("INVITE", "sip:bob@example.com");
+        invite.from = from;
+        invite.branch = format!("z9hG4bK{from}");
+        invite.extra = format!("Record-Route: <sip:{STRANGER};lr>\r\n");
+        net.call(&invite);
+        let at_bob = net.last(BOB);
+        let route = header(&at_bob, "Record-Route").expect("ours on top").to_owned();
+        let bye = format!(
+            "BYE sip:alice@{ALICE} SIP/2.0\r\nVia: SIP/2.0/UDP {BOB};branch=z9hG4bKbye{from}\r\nMax-Forwards: 70\r\n\
+             From: <sip:bob@example.com>;tag=tb\r\nTo: <sip:{from}>;tag=ta\r\nCall-ID: call-1\r\nCSeq: 1 BYE\r\n\
+             Route: {route}\r\nRoute: <sip:{STRANGER};lr>\r\nContent-Length: 0\r\n\r\n"
+        );
+        net.receive(BOB, &bye);
+        assert!(net.last(leads).starts_with("BYE "), "{from}");
+        assert_eq!(net.sent.len(), 1);
+    }
+}
+
+#[test]
 fn nat_is_written_down_where_it_is_seen() {
     let mut net = Net::new(config());
     net.bind("bob", &format!("sip:bob@{BOB}"), None);
