@@ -82,7 +82,9 @@ fn page(command: Command, name: &str, prose: &str) -> Result<Vec<u8>, Failure> {
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
+    if !prose.contains(".SH DESCRIPTION") {
+        man.render_description_section(&mut page)?;
+    }
     man.render_options_section(&mut page)?;
     if !name.is_empty() && !subcommands.is_empty() {
         page.extend_from_slice(b".SH SUBCOMMANDS\n");

@@ -1,0 +1,115 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_sipbox_registrar_global_optspecs
+    string join \n listen= advertise= domain= db= edge= secret-file= tls-cert= tls-key= tls-self-signed realm= auth= min-expires= max-expires= default-expires= max-contacts= events= drain= log= v/verbose q/quiet h/help
+end
+
+function __fish_sipbox_registrar_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_sipbox_registrar_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_sipbox_registrar_using_subcommand
+    set -l cmd (__fish_sipbox_registrar_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l min-expires -d 'Refuse shorter registrations with 423' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l max-expires -d 'Shorten longer registrations' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l default-expires -d 'For who asks for no time' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s v -l verbose -d 'Log each decision'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "serve" -d 'Serve (the same as without a word)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "user" -d 'Users, and what their passwords are checked against'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "contacts" -d 'Print the live bindings, one JSON object a line'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "expire" -d 'Remove bindings'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l min-expires -d 'Refuse shorter registrations with 423' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l max-expires -d 'Shorten longer registrations' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l default-expires -d 'For who asks for no time' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "add" -d 'Add a user'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "passwd" -d 'Change a user\'s password'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "del" -d 'Remove a user and his bindings'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "list" -d 'Print the users, one JSON object a line'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from add" -l realm -d 'The realm that the registrar challenges with [default: the domain]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from add" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from add" -l password-stdin -d 'Read the password from standard input (its first line)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from passwd" -l realm -d 'The realm that the registrar challenges with [default: the domain]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from passwd" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from passwd" -l password-stdin -d 'Read the password from standard input (its first line)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from passwd" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from del" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from del" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from list" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a user'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "passwd" -d 'Change a user\'s password'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "del" -d 'Remove a user and his bindings'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "list" -d 'Print the users, one JSON object a line'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand contacts" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand contacts" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand expire" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand expire" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and not __fish_seen_subcommand_from serve user contacts expire help" -f -a "serve" -d 'Serve (the same as without a word)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and not __fish_seen_subcommand_from serve user contacts expire help" -f -a "user" -d 'Users, and what their passwords are checked against'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and not __fish_seen_subcommand_from serve user contacts expire help" -f -a "contacts" -d 'Print the live bindings, one JSON object a line'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and not __fish_seen_subcommand_from serve user contacts expire help" -f -a "expire" -d 'Remove bindings'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and not __fish_seen_subcommand_from serve user contacts expire help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "add" -d 'Add a user'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "passwd" -d 'Change a user\'s password'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "del" -d 'Remove a user and his bindings'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "list" -d 'Print the users, one JSON object a line'

@@ -1,0 +1,237 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_sipbox_global_optspecs
+    string join \n list h/help V/version
+end
+
+function __fish_sipbox_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_sipbox_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_sipbox_using_subcommand
+    set -l cmd (__fish_sipbox_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c sipbox -n "__fish_sipbox_needs_command" -l list -d 'List the commands, one a line'
+complete -c sipbox -n "__fish_sipbox_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_needs_command" -s V -l version -d 'Print version'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "registrar" -d 'Answer REGISTER, and keep who is reached where'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "proxy" -d 'Route calls between phones, browsers and trunks'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "wsgw" -d 'The edge for browsers: SIP over WebSocket on one side, plain SIP on the other'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "relay" -d 'Forward media between phones and browsers, told how by the ng protocol'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "sdp-rewrite" -d 'Rewrite SDPs between SIP and WebRTC as the relay does'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "generate" -d 'Write man pages or shell completions'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l min-expires -d 'Refuse shorter registrations with 423' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l max-expires -d 'Shorten longer registrations' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l default-expires -d 'For who asks for no time' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "serve" -d 'Serve (the same as without a word)'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "user" -d 'Users, and what their passwords are checked against'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "contacts" -d 'Print the live bindings, one JSON object a line'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "expire" -d 'Remove bindings'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l min-expires -d 'Refuse shorter registrations with 423' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l max-expires -d 'Shorten longer registrations' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l default-expires -d 'For who asks for no time' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "add" -d 'Add a user'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "passwd" -d 'Change a user\'s password'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "del" -d 'Remove a user and his bindings'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "list" -d 'Print the users, one JSON object a line'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from contacts" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from contacts" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from expire" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from expire" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l registrar -d 'Where REGISTER goes' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l relay-policy -d 'When media go through a relay: auto is all but SIP to SIP without NAT' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l auth -d 'How whoever claims a From of ours proves it' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l trust -d 'A network that needs no password, and may call anywhere (trunks)' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l route -d 'Where requests for other domains go: PATTERN is a host, *.SUFFIX or *' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l fork -d 'How the phones of one user ring' -r -f -a "parallel\t''
+serial\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l ring-timeout -d 'How long a phone may ring' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l origin -d 'Allowed Origin of pages, with * for any characters [default: the page\'s own host]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l ping -d 'Pause between WebSocket pings; a browser that is silent for two is gone' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l max-connections -d 'Connections that may be open at a time' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l max-message -d 'Bytes of one message from a browser' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l web-root -d 'Serve the files of this directory on the same port' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -f -a "serve" -d 'Serve browsers; the same as without a word'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -f -a "probe" -d 'Be a browser: register over WebSocket, call or answer, and tell what was heard'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l origin -d 'Allowed Origin of pages, with * for any characters [default: the page\'s own host]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l ping -d 'Pause between WebSocket pings; a browser that is silent for two is gone' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l max-connections -d 'Connections that may be open at a time' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l max-message -d 'Bytes of one message from a browser' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l web-root -d 'Serve the files of this directory on the same port' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l user -d 'Who to register as: USER@DOMAIN' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l call -d 'Call USER@DOMAIN, or a SIP URI' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l seconds -d 'How long to talk' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l wait -d 'How long to wait for a call, or for the answer to ours' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l tone -d 'The tone that is sent' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l tls-ca -d 'The authority that signed the gateway\'s certificate, in PEM [default: those of the system]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l password-stdin -d 'Read the password from standard input, up to its first line end'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l answer -d 'Wait for a call and answer it'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l tls-insecure -d 'Take any certificate'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l control -d 'Where ng requests come in, as bencode or JSON' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l control-allow -d 'A network that may ask; without it, whoever reaches --control' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l interface -d 'An address of this machine for media; before \'/\' its name for the ng key direction, after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l port-range -d 'UDP ports for media, both included' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l timeout -d 'After so long without a packet a call has ended' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -f -a "serve" -d 'The same, said in full'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l control -d 'Where ng requests come in, as bencode or JSON' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l control-allow -d 'A network that may ask; without it, whoever reaches --control' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l interface -d 'An address of this machine for media; before \'/\' its name for the ng key direction, after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l port-range -d 'UDP ports for media, both included' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l timeout -d 'After so long without a packet a call has ended' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l to -d 'Whom the result is for: sets the flags that the relay is given for him' -r -f -a "webrtc\t''
+sip\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ICE -d 'force, remove or default' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l DTLS -d 'off or passive' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l SDES -d 'off' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l transport-protocol -d 'RTP/AVP, RTP/AVPF, RTP/SAVP, RTP/SAVPF, UDP/TLS/RTP/SAVP or UDP/TLS/RTP/SAVPF' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l rtcp-mux -d 'offer, require, demux, accept, reject' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l flags -d 'generate-mid, trust-address, SIP-source-address, strip-browser, no-rtcp-attribute, full-rtcp-attribute' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l replace -d 'origin, session-connection' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l answers -d 'The input is an answer to the SDP in this file' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l media-address -d 'The address of the relay that is put in; once for each address family' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l port -d 'The first RTP port of the relay; RTCP is on the next one, and so on for further m-lines' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l fingerprint -d 'The certificate\'s: \'sha-256 AB:CD:…\' [default: random]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ufrag -d 'The ICE user fragment that is put in [default: random]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pwd -d 'The ICE password that is put in [default: random]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l foundation -d 'The foundation of the ICE candidates that are put in [default: random]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l seed -d 'Makes all that is random the same in each run' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "man" -d 'One man page a command: DIR/sipbox-COMMAND.1'
+complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "completions" -d 'For bash, zsh and fish, under sipbox and each sipbox-COMMAND'
+complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and __fish_seen_subcommand_from man" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and __fish_seen_subcommand_from completions" -s h -l help -d 'Print help'
