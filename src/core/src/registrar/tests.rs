@@ -410,6 +410,14 @@ fn malformed_requests_get_their_answer_and_noise_none() {
     assert!(b.give(PHONE, b"\x00\x01noise".to_vec()).is_empty());
     let version = String::from_utf8(bad.to_vec()).unwrap().replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia");
     assert_eq!(status(&b.give(PHONE, version.into_bytes()).pop().unwrap()), 505);
+    // RFC 4475 §3.1.2.1 and §3.3.1: a Via that cannot be read, and next to nothing there.
+    let via =
+        b"REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1;;,;,,\r\nFrom: <sip:a@b>;tag=1\r\n\
+        To: <sip:a@b>\r\nCall-ID: x\r\nCSeq: 2 REGISTER\r\n\r\n";
+    assert_eq!(status(&b.give(PHONE, via.to_vec()).pop().unwrap()), 400);
+    let bare =
+        b"REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKy\r\nCSeq: 3 REGISTER\r\n\r\n";
+    assert_eq!(status(&b.give(PHONE, bare.to_vec()).pop().unwrap()), 400);
 }
 
 #[test]

@@ -120,16 +120,13 @@ impl<'a> Message<'a> {
         Self::scan(data, Mode::Strict)
     }
 
-    /// Reads a request that [`parse`](Self::parse) refused, so far that a 400 can be written: broken header lines, another
-    /// version and a wrong Content-Length are passed over. None where there is no start-line of a request, or it is ACK.
+    /// Reads a request that [`parse`](Self::parse) or [`check`](Self::check) refused, so far that a 400 can be written: broken
+    /// header lines, another version and a wrong Content-Length are passed over, and what cannot be read goes into the
+    /// answer as it came. None where there is no Request-Line or no Via at all, or it is an ACK, which has no answer.
     pub fn parse_to_refuse(data: &'a [u8]) -> Option<Self> {
         let message = Self::scan(data, Mode::ToRefuse).ok()?;
-        let answerable = message.is_request()
-            && message.method() != Method::Ack
-            && message.vias().next().is_some_and(|via| via.is_ok())
-            && [Name::From, Name::To, Name::CallId, Name::CSeq]
-                .iter()
-                .all(|&name| message.header(name).is_some());
+        let answerable =
+            message.is_request() && message.method() != Method::Ack && message.header(Name::Via).is_some();
         answerable.then_some(message)
     }
 

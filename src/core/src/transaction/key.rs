@@ -46,7 +46,8 @@ pub(super) fn server(id: &RequestId<'_>, method: &str, out: &mut String) {
             out.push('\n');
             // Hosts are compared without regard to case (RFC 3261 §19.1.4).
             out.extend(id.sent_by.chars().map(|c| c.to_ascii_lowercase()));
-            write!(out, "\n{method}")
+            // Beyond the RFC: a branch that its client uses twice, for another request, is no retransmission.
+            write!(out, "\n{method}\n{}\n{}", id.cseq, id.call_id)
         }
         // RFC 2543: URI, From tag, Call-ID, CSeq number and the top Via. The To tag is left out, since an ACK has one that
         // its INVITE had not; the rest tells them apart well enough.
