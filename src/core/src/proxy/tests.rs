@@ -1,5 +1,7 @@
 //! The seed's routing table row by row, on a virtual clock, with a store in memory and a relay that is answered by hand.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)] // reads the torture messages
+
 use super::*;
 use crate::auth::Keys;
 use crate::auth::digest::{Challenge, secret};
