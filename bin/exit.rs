@@ -33,6 +33,11 @@ impl Failure {
     pub fn closed_pipe() -> Self {
         Failure { code: 0, message: String::new() }
     }
+
+    /// Whether it is [`closed_pipe`](Self::closed_pipe).
+    pub fn is_closed_pipe(&self) -> bool {
+        self.code == 0
+    }
 }
 
 impl From<StartError> for Failure {

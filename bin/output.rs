@@ -22,6 +22,11 @@ impl Output {
         Ok(())
     }
 
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.0.write_all(bytes)?;
+        Ok(())
+    }
+
     /// For streams: the reader sees the records up to here.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.0.flush()?;

@@ -31,6 +31,9 @@ _sipbox() {
             sipbox,sdp-rewrite)
                 cmd="sipbox__subcmd__sdp__subcmd__rewrite"
                 ;;
+            sipbox,siptrace)
+                cmd="sipbox__subcmd__siptrace"
+                ;;
             sipbox,wsgw)
                 cmd="sipbox__subcmd__wsgw"
                 ;;
@@ -80,7 +83,7 @@ _sipbox() {
 
     case "${cmd}" in
         sipbox)
-            opts="-h -V --list --help --version registrar proxy wsgw relay sdp-rewrite generate"
+            opts="-h -V --list --help --version registrar proxy wsgw relay sdp-rewrite siptrace generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -699,6 +702,52 @@ _sipbox() {
                     return 0
                     ;;
                 --seed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sipbox__subcmd__siptrace)
+            opts="-o -h --hep-listen --output --call-id --from --to --method --status --only --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --hep-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "list ladder sip sdp json calls" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "list ladder sip sdp json calls" -- "${cur}"))
+                    return 0
+                    ;;
+                --call-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --method)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -32,6 +32,7 @@ complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "proxy" -d 'Route call
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "wsgw" -d 'The edge for browsers: SIP over WebSocket on one side, plain SIP on the other'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "relay" -d 'Forward media between phones and browsers, told how by the ng protocol'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "sdp-rewrite" -d 'Rewrite SDPs between SIP and WebRTC as the relay does'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "siptrace" -d 'Show the SIP in captures, or in what servers report by HEP'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "generate" -d 'Write man pages or shell completions'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
@@ -230,6 +231,20 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pwd -d 'Th
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l foundation -d 'The foundation of the ICE candidates that are put in [default: random]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l seed -d 'Makes all that is random the same in each run' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s o -l output -d 'What is written [default: list on a terminal, else json]' -r -f -a "list\t'A line a call, for people'
+ladder\t'Who sent what to whom, call by call'
+sip\t'The messages as they were, each with a right Content-Length'
+sdp\t'The session descriptions, one after the other'
+json\t'A JSON object a message'
+calls\t'A JSON object a call'"
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l call-id -d 'Calls with this Call-ID' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l from -d 'Calls with a message whose From has this in its URI' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l to -d 'Calls with a message whose To has this in its URI' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l method -d 'Calls with a request of this method, or an answer to one' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l status -d 'Calls with such an answer: 486, 4xx, 400-499' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l only -d 'Only the messages that fit, not their whole calls'
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "man" -d 'One man page a command: DIR/sipbox-COMMAND.1'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "completions" -d 'For bash, zsh and fish, under sipbox and each sipbox-COMMAND'

@@ -15,14 +15,22 @@ pub struct Entry {
 }
 
 /// In the order of a call's way through them.
-pub static COMMANDS: &[Entry] =
-    &[registrar::ENTRY, proxy::ENTRY, wsgw::ENTRY, relay::ENTRY, sdp_rewrite::ENTRY, generate::ENTRY];
+pub static COMMANDS: &[Entry] = &[
+    registrar::ENTRY,
+    proxy::ENTRY,
+    wsgw::ENTRY,
+    relay::ENTRY,
+    sdp_rewrite::ENTRY,
+    siptrace::ENTRY,
+    generate::ENTRY,
+];
 
 pub mod generate;
 pub mod proxy;
 pub mod registrar;
 pub mod relay;
 mod sdp_rewrite;
+mod siptrace;
 pub mod wsgw;
 mod wsgw_probe;
 

@@ -37,4 +37,5 @@ pub mod sip;
 pub mod store;
 pub mod time;
 pub mod timer;
+pub mod trace;
 pub mod transaction;

@@ -103,3 +103,20 @@ pub const NG_NAME_BYTES: usize = 1_024;
 pub const NG_LISTED: i64 = 1_024;
 /// Records that wait to be taken by the driver.
 pub const RELAY_RECORDS: usize = 65_536;
+
+// --- Traces ---
+
+/// TCP directions that are put together at a time; beyond it the oldest is forgotten.
+pub const TRACE_STREAMS: usize = 16_384;
+/// Bytes and segments of one direction that came early and wait for a missing one, before it counts as lost by the capture.
+pub const TRACE_PENDING_BYTES: usize = 262_144;
+pub const TRACE_PENDING_SEGMENTS: usize = 256;
+/// IP datagrams that are put together of fragments at a time, and fragments of each.
+pub const TRACE_FRAGMENTED: usize = 1024;
+pub const TRACE_FRAGMENTS: usize = 256;
+/// Calls that are remembered, half a kilobyte each; beyond it the one that was silent for longest is let go.
+pub const TRACE_CALLS: usize = 262_144;
+/// Bytes of messages that are held back: for ladders, and until it is known whether a call is meant.
+pub const TRACE_KEPT_BYTES: usize = 134_217_728;
+/// Messages of one call that are held back; a registration that is refreshed for days has thousands.
+pub const TRACE_CALL_MESSAGES: usize = 10_000;

@@ -3,12 +3,14 @@
 //! A server is built in this order: parse flags (`bin`), [`listen::bind`], [`secrets::load`], make the machine,
 //! [`driver::run`]. The driver owns the machine, feeds it and carries out what it asks for.
 
+pub mod capture;
 pub mod certificate;
 pub mod clock;
 pub mod control;
 pub mod driver;
 pub mod entropy;
 pub mod events;
+pub mod hep;
 pub mod listen;
 pub mod log;
 pub mod media;

@@ -130,6 +130,12 @@ impl<'a> Message<'a> {
         answerable.then_some(message)
     }
 
+    /// Reads what [`parse`](Self::parse) refused so far as it can be, for whoever shows it to people and never acts on it:
+    /// broken header lines and the Content-Length are passed over, and there is no body.
+    pub fn parse_to_show(data: &'a [u8]) -> Option<Self> {
+        Self::scan(data, Mode::ToRefuse).ok()
+    }
+
     fn scan(data: &'a [u8], mode: Mode) -> Result<Self, ParseError> {
         let blank = data.iter().position(|&b| !matches!(b, b'\r' | b'\n')).unwrap_or(data.len());
         let data = &data[blank..];
