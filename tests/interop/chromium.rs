@@ -12,6 +12,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/browser")
 }
 
+/// The page of `scripts/webphone`, built by its own script. Needs the network once, too.
+pub fn webphone_root() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/webphone");
+    run(&mut Command::new(folder.join("build")));
+    folder.join("dist")
+}
+
 /// Fetches what `package-lock.json` names if it is not there, bundles the page, and gives the directory to serve.
 /// Needs the network once, so it comes before [`crate::namespace::enter`].
 pub fn web_root() -> PathBuf {
@@ -78,6 +85,20 @@ impl Chromium {
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
         assert!(answer.get("error").is_none(), "{command}: {answer}\n{}", self.process.log());
         answer["ok"].clone()
+    }
+
+    /// Types into a field, as a user.
+    pub fn fill(&mut self, selector: &str, text: &str) {
+        self.ask(&json!({ "fill": selector, "text": text }));
+    }
+
+    pub fn click(&mut self, selector: &str) {
+        self.ask(&json!({ "click": selector }));
+    }
+
+    /// What a visible element says.
+    pub fn read(&mut self, selector: &str) -> String {
+        self.ask(&json!({ "read": selector })).as_str().unwrap_or_default().to_owned()
     }
 
     fn phone(&mut self, name: &str, argument: Value) -> Value {

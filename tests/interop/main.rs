@@ -15,6 +15,7 @@ mod namespace;
 use baresip::{Baresip, Counts};
 use chromium::{Chromium, Report};
 use deployment::{DOMAIN, Deployment};
+use harness::{Process, TempDir, server_command};
 use namespace::{PHONE, PROXY, RELAY, iptables};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -41,9 +42,7 @@ impl Scene {
         let web_root: PathBuf = chromium::web_root();
         namespace::enter();
         let house = Deployment::start(&web_root);
-        let proxy = house.proxy.address("udp");
-        assert_eq!(proxy.ip().to_string(), PROXY);
-        let phone = Baresip::start(house.dir(), PHONE, "alice", DOMAIN, proxy, PHONE_HZ);
+        let phone = phone(&house);
         let mut browser = Chromium::open(&format!("https://{}/", house.web()));
         browser.register(&format!("wss://{}/", house.web()), "bob", DOMAIN, BROWSER_HZ);
         Scene { browser, phone, house }
@@ -72,6 +71,13 @@ impl Scene {
         }
         self.house.wait_freed();
     }
+}
+
+/// Alice's phone, registered.
+fn phone(house: &Deployment) -> Baresip {
+    let proxy = house.proxy.address("udp");
+    assert_eq!(proxy.ip().to_string(), PROXY);
+    Baresip::start(house.dir(), PHONE, "alice", DOMAIN, proxy, PHONE_HZ)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,4 +226,90 @@ fn loss_shows_in_the_direction_that_has_it() {
         let found = measured.as_array().and_then(|entries| entries.iter().find(same));
         assert!(found.is_some(), "{name} is not as in stream-stats: {measured}");
     }
+}
+
+/// The page of `scripts/demo --keep`, used as a user would: sign in, call, mute, press a key, hang up.
+#[test]
+fn the_web_phone_calls() {
+    let web_root = chromium::webphone_root();
+    namespace::enter();
+    let house = Deployment::start(&web_root);
+    let mut phone = phone(&house);
+    let mut page = Chromium::open(&format!("https://{}/?user=bob&domain={DOMAIN}", house.web()));
+    page.fill("input[name=password]", "bob-password");
+    page.click("#account button");
+    page.fill("input[name=target]", "alice");
+    page.click("#dial button.primary");
+    phone.wait("CALL_ESTABLISHED", Duration::from_secs(15));
+    page.click("#mute");
+    assert_eq!(page.read("#peer"), format!("alice@{DOMAIN}"));
+    page.click("#keys button:first-child");
+    std::thread::sleep(Duration::from_secs(2));
+    page.click("#hangup");
+    phone.wait("CALL_CLOSED", Duration::from_secs(5));
+    house.wait_freed();
+    let counts = phone.counts(0);
+    assert!(counts.received > 50, "{counts:?}");
+}
+
+/// `wsgw probe` and the phone call each other; the probe tells what it heard, and its exit code whether.
+#[test]
+fn the_probe_and_a_phone_call_each_other() {
+    namespace::enter();
+    let root = TempDir::new();
+    let house = Deployment::start(root.path());
+    let mut phone = phone(&house);
+    let server = format!("wss://{}/", house.web());
+    let alice = format!("alice@{DOMAIN}");
+    let bob = format!("bob@{DOMAIN}");
+    let flags = ["--password-stdin", "--tls-insecure", "--seconds", "3", "--tone", "1000"];
+    let probe = |more: &[&str], password: &str| {
+        let mut words = vec!["probe", server.as_str(), "--user", bob.as_str()];
+        words.extend(flags);
+        words.extend(more);
+        Process::start_with(server_command(house.dir(), "wsgw", &words), password.as_bytes())
+    };
+    let check = |mut probe: Process, heard_by_phone: Vec<i16>| {
+        let code = probe.exit_code(Duration::from_secs(20));
+        let line =
+            probe.stdout.wait(0, Duration::from_secs(1), |line| Some(line.to_owned())).expect("a record");
+        let record: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(code, 0, "{record}\n{}", probe.log());
+        let media = &record["media"];
+        assert_eq!(media["dtls"], "connected", "{record}");
+        assert_eq!(media["received"]["tones"][0]["hz"], PHONE_HZ, "{record}");
+        assert!(media["received"]["packets"].as_u64() > Some(120), "{record}");
+        let heard = ear::listen(&heard_by_phone, 8000, 1000);
+        assert!(heard.seconds > 2.5, "{heard:?}");
+    };
+
+    let caller = probe(&["--call", &alice], "bob-password");
+    phone.wait("CALL_CLOSED", Duration::from_secs(20));
+    check(caller, phone.heard());
+
+    let callee = probe(&["--answer"], "bob-password");
+    let registered =
+        callee.stderr.wait(0, Duration::from_secs(10), |line| line.contains("is registered").then_some(()));
+    assert!(registered.is_some(), "{}", callee.log());
+    phone.dial(&format!("sip:{bob}"));
+    phone.wait("CALL_CLOSED", Duration::from_secs(20));
+    check(callee, phone.heard());
+
+    let mut stranger = probe(&["--call", &alice], "wrong");
+    assert_eq!(stranger.exit_code(Duration::from_secs(20)), 1);
+    assert!(stranger.log().contains("refused to register"), "{}", stranger.log());
+    let nobody = format!("nobody@{DOMAIN}");
+    let mut lost = probe(&["--call", &nobody], "bob-password");
+    assert_eq!(lost.exit_code(Duration::from_secs(20)), 1);
+    assert!(lost.log().contains("no call: 404"), "{}", lost.log());
+}
+
+#[test]
+fn a_probe_without_a_gateway_says_so() {
+    namespace::enter();
+    let words =
+        ["wsgw", "probe", "ws://127.0.0.1:9/", "--user", "bob@example.com", "--password-stdin", "--answer"];
+    let done = harness::run(&words, b"x");
+    assert_eq!(done.code, 69, "{done:?}");
+    assert!(done.stderr.contains("ws://127.0.0.1:9/: Connection refused"), "{done:?}");
 }

@@ -1,5 +1,6 @@
 // Drives headless Chromium for a test: one JSON command a line on stdin, one JSON answer a line on stdout.
 //   {"open": URL}             starts the browser on this page
+//   {"fill": SELECTOR, "text": TEXT}, {"click": SELECTOR}, {"read": SELECTOR}  like a user; each waits for it to be visible
 //   {"phone": NAME, "with": ARGUMENT}  calls window.phone.NAME(ARGUMENT)
 // An answer is {"ok": VALUE} or {"error": TEXT}. The end of stdin closes the browser.
 
@@ -27,10 +28,12 @@ async function open(url) {
       "--disable-sync",
       "--ignore-certificate-errors",
       "--autoplay-policy=no-user-gesture-required",
-      "--allow-loopback-in-peer-connection",
+      "--use-fake-device-for-media-stream",
+      "--use-fake-ui-for-media-stream",
     ],
   });
   page = context.pages()[0] ?? (await context.newPage());
+  page.setDefaultTimeout(15_000);
   page.on("console", (message) => process.stderr.write(`page: ${message.text()}\n`));
   page.on("pageerror", (error) => process.stderr.write(`page: ${error.stack}\n`));
   await page.goto(url);
@@ -40,6 +43,9 @@ async function carryOut(command) {
   if (command.open) return open(command.open);
   if (command.phone)
     return page.evaluate(([name, argument]) => window.phone[name](argument), [command.phone, command.with]);
+  if (command.fill) return page.fill(command.fill, command.text);
+  if (command.click) return page.click(command.click);
+  if (command.read) return page.locator(command.read).filter({ visible: true }).textContent();
   throw new Error(`unknown command ${JSON.stringify(command)}`);
 }
 
