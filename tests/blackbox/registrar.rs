@@ -122,6 +122,8 @@ fn lets_in_who_knows_the_password_and_nobody_else() {
             assert_eq!(told["aor"], format!("{to}@example.com"));
             assert_eq!(told["contact"], "sip:alice@192.0.2.7:5070");
             assert_eq!(told["peer"], phone.socket.local_addr().unwrap().to_string());
+            // Log and records are two streams.
+            registrar.wait_log(SOON, &call_id).expect("a line in the log");
             let lines = registrar.stderr().lines().filter(|line| line.contains(&call_id)).count();
             assert_eq!(lines, 1, "{}", registrar.stderr());
         }
