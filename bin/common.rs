@@ -7,6 +7,7 @@ use sipbox_core::flow::Transport;
 use sipbox_core::machine::Level;
 use sipbox_io::clock::Clock;
 use sipbox_io::events::{self, Events, Writer};
+use sipbox_io::hep;
 use sipbox_io::listen::{self, Bound, Spec};
 use sipbox_io::{log, tls};
 use std::path::PathBuf;
@@ -139,6 +140,20 @@ impl EventsTo {
             }
             None => Ok((None, None)),
         }
+    }
+}
+
+/// `--hep`.
+#[derive(Args, Clone, Debug)]
+pub struct HepTo {
+    /// Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT
+    #[arg(long, value_name = "URI")]
+    pub hep: Option<String>,
+}
+
+impl HepTo {
+    pub fn open(&self) -> Result<Option<hep::Sender>, Failure> {
+        Ok(self.hep.as_deref().map(hep::Sender::open).transpose()?)
     }
 }
 

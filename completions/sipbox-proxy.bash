@@ -23,7 +23,7 @@ _sipbox__proxy() {
 
     case "${cmd}" in
         sipbox__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -98,6 +98,10 @@ _sipbox__proxy() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -21,6 +21,7 @@ serial\t''
 none\t''"
 complete -c sipbox-proxy -l ring-timeout -d 'How long a phone may ring' -r
 complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-proxy -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

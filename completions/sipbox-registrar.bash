@@ -95,7 +95,7 @@ _sipbox__registrar() {
 
     case "${cmd}" in
         sipbox__registrar)
-            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --drain --log --verbose --quiet --help serve user contacts expire help"
+            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --hep --drain --log --verbose --quiet --help serve user contacts expire help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -158,6 +158,10 @@ _sipbox__registrar() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -353,7 +357,7 @@ _sipbox__registrar() {
             return 0
             ;;
         sipbox__subcmd__registrar__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -416,6 +420,10 @@ _sipbox__registrar() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_registrar_global_optspecs
-    string join \n listen= advertise= domain= db= edge= secret-file= tls-cert= tls-key= tls-self-signed realm= auth= min-expires= max-expires= default-expires= max-contacts= events= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= domain= db= edge= secret-file= tls-cert= tls-key= tls-self-signed realm= auth= min-expires= max-expires= default-expires= max-contacts= events= hep= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_registrar_needs_command
@@ -40,6 +40,7 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l max-e
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l default-expires -d 'For who asks for no time' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -69,6 +70,7 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l default-expires -d 'For who asks for no time' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

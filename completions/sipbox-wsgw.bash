@@ -41,7 +41,7 @@ _sipbox__wsgw() {
 
     case "${cmd}" in
         sipbox__wsgw)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --drain --log --verbose --quiet --help serve probe help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help serve probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -100,6 +100,10 @@ _sipbox__wsgw() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -213,7 +217,7 @@ _sipbox__wsgw() {
             return 0
             ;;
         sipbox__subcmd__wsgw__subcmd__serve)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -272,6 +276,10 @@ _sipbox__wsgw() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

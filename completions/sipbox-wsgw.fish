@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_wsgw_global_optspecs
-    string join \n listen= advertise= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed events= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed events= hep= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_wsgw_needs_command
@@ -38,6 +38,7 @@ complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l secret-file -d 
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -63,6 +64,7 @@ complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l secret
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

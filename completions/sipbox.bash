@@ -139,7 +139,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -217,6 +217,10 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -233,7 +237,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar)
-            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --drain --log --verbose --quiet --help serve user contacts expire"
+            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --hep --drain --log --verbose --quiet --help serve user contacts expire"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -299,6 +303,10 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -351,7 +359,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --domain --db --edge --secret-file --tls-cert --tls-key --tls-self-signed --realm --auth --min-expires --max-expires --default-expires --max-contacts --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -414,6 +422,10 @@ _sipbox() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -759,7 +771,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__wsgw)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --drain --log --verbose --quiet --help serve probe"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help serve probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -821,6 +833,10 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -875,7 +891,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__wsgw__subcmd__serve)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -934,6 +950,10 @@ _sipbox() {
                     return 0
                     ;;
                 --events)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

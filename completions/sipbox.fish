@@ -50,6 +50,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l default-expires -d 'For who asks for no time' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -78,6 +79,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l default-expires -d 'For who asks for no time' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l max-contacts -d 'Of one address-of-record; the oldest makes room' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -118,6 +120,7 @@ serial\t''
 none\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l ring-timeout -d 'How long a phone may ring' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -140,6 +143,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -164,6 +168,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subc
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

@@ -1,7 +1,7 @@
 //! `proxy`: routes calls, and has their media bridged. CONTRACT 4.
 
 use super::Entry;
-use crate::common::{self, Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, Tls};
+use crate::common::{self, Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Secrets, Tls};
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use sipbox_core::auth::Keys;
@@ -63,6 +63,8 @@ struct Flags {
     ring_timeout: u64,
     #[command(flatten)]
     events: EventsTo,
+    #[command(flatten)]
+    hep: HepTo,
     #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
@@ -140,6 +142,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let mut options = Options::new("proxy", clock);
     options.drain = flags.drain.duration();
     options.events = events;
+    options.hep = flags.hep.open()?;
     options.tls = flags.tls.settings(&bound, &flags.domains.domain)?;
     let services = Services { store: Some(Box::new(store)), relays };
     Ok(driver::run(Proxy::new(config, rng), bound, services, options)?)

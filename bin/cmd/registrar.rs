@@ -1,7 +1,7 @@
 //! `registrar`: who may be reached where. CONTRACT 3.
 
 use super::Entry;
-use crate::common::{Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, Tls, usage};
+use crate::common::{Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Secrets, Tls, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -137,6 +137,8 @@ struct Serve {
     #[command(flatten)]
     events: EventsTo,
     #[command(flatten)]
+    hep: HepTo,
+    #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
     log: Log,
@@ -237,7 +239,9 @@ fn serve(flags: Serve) -> Result<(), Failure> {
         entropy::seed().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
     let machine = Registrar::new(config, 0, Rng::from_entropy(seed));
     let services = Services { store: Some(Box::new(database)), ..Services::default() };
-    let options = Options { drain: flags.drain.duration(), events, tls, ..Options::new("registrar", clock) };
+    let hep = flags.hep.open()?;
+    let options =
+        Options { drain: flags.drain.duration(), events, hep, tls, ..Options::new("registrar", clock) };
     Ok(driver::run(machine, bound, services, options)?)
 }
 

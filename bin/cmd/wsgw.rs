@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::wsgw_probe::Probe;
-use crate::common::{Domains, Drain, EventsTo, Listen, Log, Secrets, Tls, usage};
+use crate::common::{Domains, Drain, EventsTo, HepTo, Listen, Log, Secrets, Tls, usage};
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sipbox_core::auth::Keys;
@@ -73,6 +73,8 @@ struct Serve {
     #[command(flatten)]
     events: EventsTo,
     #[command(flatten)]
+    hep: HepTo,
+    #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
     log: Log,
@@ -141,6 +143,7 @@ impl Serve {
         let options = Options {
             drain: self.drain.duration(),
             events,
+            hep: self.hep.open()?,
             tls: self.tls.settings(&bound, &self.domains.domain)?,
             websocket: WebSocketOptions {
                 hosts,

@@ -1,14 +1,72 @@
-//! HEPv3 over UDP: what a tracer receives (`--hep-listen`).
+//! HEPv3 over UDP: what a tracer receives (`--hep-listen`), and what servers send it (`--hep`).
 //!
-//! In: bound sockets. Out: each datagram, and ticks, until SIGTERM or SIGINT. Not here: the format (`trace::hep`).
+//! Receiving: in go bound sockets, out come each datagram, and ticks, until SIGTERM or SIGINT. Sending: a copy of each SIP
+//! message that a driver received or sent; it never waits, and what the socket does not take is lost. Not here: the
+//! format (`trace::hep`).
 
 use crate::listen::{self, Bound, Socket};
 use crate::ready;
 use crate::signals::{Order, Signals};
 use crate::start::{Kind, StartError};
+use sipbox_core::flow::Transport;
+use sipbox_core::time::Instant;
+use sipbox_core::trace::hep::{self, Packet};
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::time::Duration;
+
+/// Where copies go.
+#[derive(Debug)]
+pub struct Sender {
+    socket: UdpSocket,
+    /// Tells several senders to one collector apart: the process id.
+    agent: u32,
+    buffer: Vec<u8>,
+}
+
+impl Sender {
+    /// From `--hep udp:HOST:PORT`.
+    pub fn open(uri: &str) -> Result<Self, StartError> {
+        let spec = listen::parse("--hep", uri, &[Transport::Udp])?;
+        if spec.advertised.is_some() {
+            return Err(StartError::new(Kind::Usage, format!("--hep {uri}: '!' has no meaning here")));
+        }
+        let any: SocketAddr = match spec.address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let open = || {
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(spec.address)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|error: io::Error| {
+            StartError::new(
+                Kind::System,
+                format!("--hep {uri}: {error}; give an address that can be reached"),
+            )
+        })?;
+        Ok(Sender { socket, agent: std::process::id(), buffer: Vec::new() })
+    }
+
+    /// One message. A collector that is away, or too slow, is no reason to hold up a call.
+    pub fn copy(
+        &mut self,
+        time: Instant,
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+    ) {
+        self.buffer.clear();
+        let packet = Packet { time, transport, source, destination, agent: self.agent, payload };
+        if hep::encode(&packet, &mut self.buffer) {
+            let _ = self.socket.send(&self.buffer);
+        }
+    }
+}
 
 /// How often the receiver is given a chance to write what it holds back.
 const TICK: Duration = Duration::from_millis(200);

@@ -23,18 +23,19 @@ use crate::listen::{self, Bound, Socket};
 use crate::services::{ReplyTo, Services};
 use crate::signals::{Order, Signals};
 use crate::start::{Kind, StartError};
-use crate::{log, ready, tls};
+use crate::{hep, log, ready, tls};
 use accept::{Certificates, Door};
 use bytes::Bytes;
 use connections::{Arrival, Arrivals, Connections, NotSent};
 use ng::Relays;
-use sipbox_core::flow::{Flow, Listener, Target, Transport};
+use sipbox_core::flow::{Flow, Listener, ListenerId, Target, Transport};
 use sipbox_core::limits::{CONNECTIONS, SIP_MESSAGE_BYTES};
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -71,6 +72,8 @@ pub struct Options {
     /// For `ws:` and `wss:` listeners.
     pub websocket: WebSocketOptions,
     pub max_connections: usize,
+    /// `--hep`: gets a copy of each SIP message, received and sent.
+    pub hep: Option<hep::Sender>,
 }
 
 impl Options {
@@ -83,6 +86,7 @@ impl Options {
             tls: tls::Settings::default(),
             websocket: WebSocketOptions::default(),
             max_connections: CONNECTIONS,
+            hep: None,
         }
     }
 }
@@ -294,6 +298,11 @@ struct Driver<M> {
 
 impl<M: Machine> Driver<M> {
     fn feed(&mut self, input: Input) {
+        if self.options.hep.is_some()
+            && let Input::Packet { flow, data } = &input
+        {
+            self.copy(flow.listener, flow.transport, flow.remote, true, data);
+        }
         self.machine.handle_input(self.options.clock.now(), input);
         self.settle();
     }
@@ -373,6 +382,35 @@ impl<M: Machine> Driver<M> {
     }
 
     fn transmit(&mut self, target: Target, data: Bytes) {
+        // A second handle on the same bytes, and only where somebody wants a copy.
+        let copy = self.options.hep.is_some().then(|| data.clone());
+        if let (Ok(()), Some(data)) = (self.send(target, data), copy) {
+            let listener = match target {
+                Target::Flow(flow) => flow.listener,
+                Target::Address { listener, .. } => listener,
+            };
+            self.copy(listener, target.transport(), target.remote(), false, &data);
+        }
+    }
+
+    /// For `--hep`. Our end is the listener's address, also on a connection that we opened from another port.
+    fn copy(
+        &mut self,
+        listener: ListenerId,
+        transport: Transport,
+        remote: SocketAddr,
+        received: bool,
+        data: &[u8],
+    ) {
+        let local = self.listeners.iter().find(|l| l.id == listener).map(|l| l.local);
+        if let (Some(hep), Some(local)) = (&mut self.options.hep, local) {
+            let (source, destination) = if received { (remote, local) } else { (local, remote) };
+            hep.copy(self.options.clock.now(), transport, source, destination, data);
+        }
+    }
+
+    /// What could not be sent is put aside, to be told to the machine.
+    fn send(&mut self, target: Target, data: Bytes) -> Result<(), ()> {
         let (unsent, error) = match target.transport() {
             Transport::Udp => {
                 let listener = match target {
@@ -384,15 +422,15 @@ impl<M: Machine> Driver<M> {
                     None => Err(io::ErrorKind::NotConnected.into()),
                 };
                 match sent {
-                    Ok(()) => return,
+                    Ok(()) => return Ok(()),
                     Err(error) => ((target, data), error.to_string()),
                 }
             }
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                 match self.connections.send(target, data) {
-                    Ok(()) => return,
+                    Ok(()) => return Ok(()),
                     Err(NotSent::Gone(target, data)) => match self.open(target, data) {
-                        Ok(()) => return,
+                        Ok(()) => return Ok(()),
                         Err((item, reason)) => (item, reason.to_owned()),
                     },
                     Err(NotSent::Full(target, data)) => {
@@ -403,6 +441,7 @@ impl<M: Machine> Driver<M> {
         };
         tracing::debug!(peer = %format_args!("{}:{}", target.transport(), target.remote()), error, "send-failed");
         self.failed.push_back(unsent);
+        Err(())
     }
 
     /// Opens a connection to an address, with a first message.
