@@ -27,6 +27,7 @@ pub mod machine;
 pub mod media;
 pub mod mos;
 pub mod ng;
+pub mod presence;
 pub mod proxy;
 pub mod registrar;
 pub mod relay;

@@ -42,6 +42,23 @@ pub const BINDINGS_PER_CONNECTION: usize = 16;
 /// Answered calls whose beginning a proxy remembers, about 100 bytes each; one that ends without a BYE stays.
 pub const PROXY_CALLS: usize = 65_536;
 
+// --- Presence ---
+
+/// Subscriptions that one server holds, a kilobyte each; beyond it a new one gets 503.
+pub const SUBSCRIPTIONS: usize = 131_072;
+/// Publications of one presentity in one package; a person has a handful of devices, and each of them one.
+pub const PUBLICATIONS_PER_PRESENTITY: usize = 16;
+/// Bytes of one published document. A rich one of a softphone has 2 kB.
+pub const PRESENCE_BYTES: usize = 8_192;
+/// Bytes of what is composed of several; parts that go beyond are left out, since a NOTIFY must fit into one datagram.
+pub const COMPOSED_BYTES: usize = 32_768;
+/// Nesting of elements in it; the richest standard document reaches 8.
+pub const XML_DEPTH: usize = 32;
+/// Elements in it.
+pub const XML_ELEMENTS: usize = 512;
+/// Bytes of Record-Route in a SUBSCRIBE; a path of ten proxies with their tokens has 2 kB.
+pub const ROUTE_BYTES: usize = 4_096;
+
 // --- Asking (machines) ---
 
 /// Questions that one machine may have open at a time (database, DNS, relay); beyond it a request gets 503.

@@ -2,7 +2,7 @@
 //!
 //! Goes in: a [`Query`]. Comes out: its [`Reply`], at once. Not here: durability.
 
-use super::{Binding, Change, Query, Refusal, Reply, Save, Saved, Secret, plan};
+use super::{Binding, Change, Query, Refusal, Reply, Save, Saved, Secret, plan, presence};
 use crate::sip::Aor;
 use crate::time::Instant;
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ pub struct Memory {
     users: BTreeMap<Aor, Secret>,
     bindings: BTreeMap<Aor, Vec<Binding>>,
     domains: Vec<String>,
+    presence: presence::Tables,
 }
 
 impl Memory {
@@ -84,6 +85,13 @@ impl Memory {
                     Some(_) => Reply::Done,
                     None => Reply::Refused(Refusal::NoSuchUser),
                 }
+            }
+            Query::Presence(query) => {
+                let bindings = &self.bindings;
+                let registered = |aor: &Aor, now| {
+                    bindings.get(aor).is_some_and(|rows| rows.iter().any(|row| row.expires > now))
+                };
+                Reply::Presence(self.presence.ask(query, registered))
             }
             Query::Users { of } => Reply::Users(
                 self.users

@@ -3,10 +3,11 @@
 //! A [`Query`] is carried out by `sipbox-io` on SQLite or MySQL, and by [`memory`] in tests; all three must give
 //! the same [`Reply`]. A change carries its preconditions and is checked inside the transaction ([`plan`] is that check,
 //! for all of them); one that fails rolls back alone. No reply to a change before it is durable (ARCHITECTURE.md,
-//! invariant 5). Tables and columns are Kamailio 5.6's (`subscriber`, `location`, `domain`); what is ours is in `sipbox_*`.
+//! invariant 5). Tables and columns are Kamailio 5.6's (`subscriber`, `location`, `domain`, …); what is ours is in `sipbox_*`.
 
 pub mod memory;
 pub mod plan;
+pub mod presence;
 
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ pub enum Query {
     UserRemove { user: String, domain: String },
     /// Of one user, of one domain (`user` empty), or all. Answer: [`Reply::Users`].
     Users { of: Option<Aor> },
+    /// Watchers and publications. Answer: [`Reply::Presence`].
+    Presence(presence::Query),
 }
 
 /// What the database said.
@@ -57,6 +60,7 @@ pub enum Reply {
     Contacts(Vec<(Aor, Binding)>),
     Domains(Vec<String>),
     Users(Vec<Aor>),
+    Presence(presence::Reply),
     /// The change is durable.
     Done,
     /// A precondition did not hold; nothing was changed.
@@ -79,6 +83,10 @@ pub enum Refusal {
     TooManyContacts,
     UserExists,
     NoSuchUser,
+    /// SIP-If-Match names nothing that is published (RFC 3903 §6 step 4).
+    NoSuchTag,
+    /// One presentity with more publications than it may have.
+    TooManyPublications,
 }
 
 /// What a digest is checked against: HA1s where they are filled in, else the password (`subscriber` of Kamailio).

@@ -6,6 +6,7 @@
 //! away or locked is [`Error::Unavailable`] for those who ask meanwhile, and is tried again for the next.
 //! Not here: what a REGISTER does to rows (`core`, `store::plan`).
 
+mod presence;
 mod schema;
 mod sqlite;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Tables, their versions, and how they are made.
 //!
-//! Kamailio 5.6's (`version`, `subscriber`, `location`, `location_attrs`, `domain`, `domain_attrs`), with its columns, types,
-//! defaults and indexes, so that a Kamailio opens the same file; and `sipbox_version`, which is ours. In: a connection in a
+//! Kamailio 5.6's (`version`, `subscriber`, `location`, `location_attrs`, `domain`, `domain_attrs`, and presence's
+//! `presentity`, `active_watchers`, `watchers`), with its columns, types, defaults and indexes, so that a Kamailio opens the same file; and `sipbox_version`, which is ours. In: a connection in a
 //! write transaction. Out: the tables are there, or why this database is not for us. A table of Kamailio's that is there is
 //! never altered, nor is its row in `version`.
 
@@ -94,6 +94,77 @@ const TABLES: &[(&str, i64, &str)] = &[
             value VARCHAR(255) NOT NULL,
             last_modified TIMESTAMP WITHOUT TIME ZONE DEFAULT '2000-01-01 00:00:01' NOT NULL);
         CREATE INDEX domain_attrs_domain_attrs_idx ON domain_attrs (did, name);",
+    ),
+    (
+        "presentity",
+        5,
+        "CREATE TABLE presentity (
+            id INTEGER PRIMARY KEY NOT NULL,
+            username VARCHAR(64) NOT NULL,
+            domain VARCHAR(64) NOT NULL,
+            event VARCHAR(64) NOT NULL,
+            etag VARCHAR(128) NOT NULL,
+            expires INTEGER NOT NULL,
+            received_time INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            sender VARCHAR(255) NOT NULL,
+            priority INTEGER DEFAULT 0 NOT NULL,
+            ruid VARCHAR(64),
+            CONSTRAINT presentity_presentity_idx UNIQUE (username, domain, event, etag),
+            CONSTRAINT presentity_ruid_idx UNIQUE (ruid));
+        CREATE INDEX presentity_presentity_expires ON presentity (expires);
+        CREATE INDEX presentity_account_idx ON presentity (username, domain, event);",
+    ),
+    (
+        "active_watchers",
+        12,
+        "CREATE TABLE active_watchers (
+            id INTEGER PRIMARY KEY NOT NULL,
+            presentity_uri VARCHAR(255) NOT NULL,
+            watcher_username VARCHAR(64) NOT NULL,
+            watcher_domain VARCHAR(64) NOT NULL,
+            to_user VARCHAR(64) NOT NULL,
+            to_domain VARCHAR(64) NOT NULL,
+            event VARCHAR(64) DEFAULT 'presence' NOT NULL,
+            event_id VARCHAR(64),
+            to_tag VARCHAR(128) NOT NULL,
+            from_tag VARCHAR(128) NOT NULL,
+            callid VARCHAR(255) NOT NULL,
+            local_cseq INTEGER NOT NULL,
+            remote_cseq INTEGER NOT NULL,
+            contact VARCHAR(255) NOT NULL,
+            record_route TEXT,
+            expires INTEGER NOT NULL,
+            status INTEGER DEFAULT 2 NOT NULL,
+            reason VARCHAR(64),
+            version INTEGER DEFAULT 0 NOT NULL,
+            socket_info VARCHAR(64) NOT NULL,
+            local_contact VARCHAR(255) NOT NULL,
+            from_user VARCHAR(64) NOT NULL,
+            from_domain VARCHAR(64) NOT NULL,
+            updated INTEGER NOT NULL,
+            updated_winfo INTEGER NOT NULL,
+            flags INTEGER DEFAULT 0 NOT NULL,
+            user_agent VARCHAR(255) DEFAULT '',
+            CONSTRAINT active_watchers_active_watchers_idx UNIQUE (callid, to_tag, from_tag));
+        CREATE INDEX active_watchers_active_watchers_expires ON active_watchers (expires);
+        CREATE INDEX active_watchers_active_watchers_pres ON active_watchers (presentity_uri, event);
+        CREATE INDEX active_watchers_updated_idx ON active_watchers (updated);
+        CREATE INDEX active_watchers_updated_winfo_idx ON active_watchers (updated_winfo, presentity_uri);",
+    ),
+    (
+        "watchers",
+        3,
+        "CREATE TABLE watchers (
+            id INTEGER PRIMARY KEY NOT NULL,
+            presentity_uri VARCHAR(255) NOT NULL,
+            watcher_username VARCHAR(64) NOT NULL,
+            watcher_domain VARCHAR(64) NOT NULL,
+            event VARCHAR(64) DEFAULT 'presence' NOT NULL,
+            status INTEGER NOT NULL,
+            reason VARCHAR(64),
+            inserted_time INTEGER NOT NULL,
+            CONSTRAINT watchers_watcher_idx UNIQUE (presentity_uri, watcher_username, watcher_domain, event));",
     ),
 ];
 

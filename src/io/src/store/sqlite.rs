@@ -4,6 +4,7 @@
 //! in REAL, as Kamailio's driver writes them; text and Unix seconds are read too. `ruid` is computed for every row that is
 //! read, so that rows of a Kamailio, which names them otherwise, are found and replaced. Not here: threads (`mod.rs`).
 
+use super::presence;
 use super::schema::{self, Fault};
 use crate::start::{Kind, StartError};
 use rusqlite::types::ValueRef;
@@ -42,6 +43,7 @@ pub(super) struct Sqlite {
 /// Whether a query belongs to the writer.
 pub(super) const fn changes(query: &Query) -> bool {
     match query {
+        Query::Presence(query) => query.changes(),
         Query::Secret { .. }
         | Query::Bindings { .. }
         | Query::Contacts { .. }
@@ -231,7 +233,7 @@ fn row(row: &Row<'_>, domain: Option<&str>) -> rusqlite::Result<(i64, Aor, Bindi
     Ok((row.get(0)?, aor, binding))
 }
 
-fn rows_of(connection: &Connection, aor: &Aor) -> rusqlite::Result<Vec<(i64, Aor, Binding)>> {
+pub(super) fn rows_of(connection: &Connection, aor: &Aor) -> rusqlite::Result<Vec<(i64, Aor, Binding)>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM location WHERE username = ?1 AND (domain = ?2 OR domain IS NULL OR domain = '')"
     );
@@ -291,6 +293,7 @@ fn read(connection: &Connection, query: &Query) -> rusqlite::Result<Reply> {
                 .query_map(params![domain, user], |r| Ok(Aor { user: r.get(0)?, domain: r.get(1)? }))?;
             Reply::Users(users.collect::<rusqlite::Result<_>>()?)
         }
+        Query::Presence(query) => Reply::Presence(presence::read(connection, query)?),
         Query::Save(_)
         | Query::RemoveFlow { .. }
         | Query::Expire { .. }
@@ -343,6 +346,7 @@ impl Transaction<'_> {
                 self.remove(rows, *now, |_| true)?
             }
             Query::Expire { now, limit } => self.expire(*now, *limit)?,
+            Query::Presence(query) => Reply::Presence(presence::change(self.0, query)?),
             Query::UserAdd { user, domain, secret } => {
                 let added = self
                     .0
