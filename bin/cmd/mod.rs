@@ -19,6 +19,7 @@ pub static COMMANDS: &[Entry] = &[
     registrar::ENTRY,
     proxy::ENTRY,
     wsgw::ENTRY,
+    presence::ENTRY,
     relay::ENTRY,
     sdp_rewrite::ENTRY,
     siptrace::ENTRY,
@@ -26,6 +27,7 @@ pub static COMMANDS: &[Entry] = &[
 ];
 
 pub mod generate;
+mod presence;
 pub mod proxy;
 pub mod registrar;
 pub mod relay;

@@ -8,6 +8,7 @@
 mod dialog;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use crate::auth;
 use crate::flow::{Flow, Target, Transport};

@@ -305,6 +305,7 @@ fn merged(bodies: &[Parsed<'_>]) -> String {
     let mut ids: Vec<String> = Vec::new();
     for body in bodies {
         for child in &body.children {
+            let whole = out.len();
             let cut = |range: Range<usize>| body.text.get(range).unwrap_or_default();
             out.push_str(cut(child.range.start..child.attributes_at));
             for (name, value) in &body.namespaces {
@@ -327,6 +328,10 @@ fn merged(bodies: &[Parsed<'_>]) -> String {
                     ids.push(name);
                 }
                 None => out.push_str(cut(child.attributes_at..child.range.end)),
+            }
+            if out.len() > limits::COMPOSED_BYTES {
+                out.truncate(whole);
+                return out;
             }
         }
     }
@@ -407,6 +412,23 @@ mod tests {
         let text = text(Package::Dialog, &state(&[(Package::Dialog, one)], false), 42);
         assert!(text.contains("version=\"42\" state=\"full\" entity=\"sip:bob@example.com\""), "{text}");
         assert!(text.contains(" id=\"a\"><state>confirmed</state></dialog>"), "{text}");
+    }
+
+    #[test]
+    fn what_is_composed_is_bounded() {
+        // A long namespace comes again with each of many children.
+        let long = format!(
+            "<presence xmlns=\"urn:ietf:params:xml:ns:pidf\" xmlns:x=\"{}\">{}</presence>",
+            "u".repeat(4000),
+            "<note>n</note>".repeat(200)
+        );
+        let composed = text(
+            Package::Presence,
+            &state(&[(Package::Presence, &long), (Package::Presence, PHONE)], true),
+            0,
+        );
+        assert!(composed.len() < limits::COMPOSED_BYTES + 500, "{}", composed.len());
+        assert!(composed.contains("<note"), "{composed}");
     }
 
     #[test]
