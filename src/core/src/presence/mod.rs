@@ -623,7 +623,7 @@ impl Presence {
             .headers(Name::RecordRoute)
             .map(|header| String::from_utf8_lossy(&crate::sip::unfold(header.value)).into_owned())
             .collect();
-        let expires = row.expires.saturating_since(now).as_secs().to_string();
+        let expires = row.expires.saturating_since(now).as_micros().div_ceil(1_000_000).to_string();
         let contact = format!("<{}>", row.local_contact);
         let mut headers: Vec<(&str, &str)> =
             routes.iter().map(|route| ("Record-Route", route.as_str())).collect();
