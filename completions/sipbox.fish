@@ -30,6 +30,7 @@ complete -c sipbox -n "__fish_sipbox_needs_command" -s V -l version -d 'Print ve
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "registrar" -d 'Answer REGISTER, and keep who is reached where'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "proxy" -d 'Route calls between phones, browsers and trunks'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "wsgw" -d 'The edge for browsers: SIP over WebSocket on one side, plain SIP on the other'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "presence" -d '`--log`, `-v`, `-q`'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "relay" -d 'Forward media between phones and browsers, told how by the ng protocol'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "sdp-rewrite" -d 'Rewrite SDPs between SIP and WebRTC as the relay does'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "siptrace" -d 'Show the SIP in captures, or in what servers report by HEP'
@@ -187,6 +188,65 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subc
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l answer -d 'Wait for a call and answer it'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l tls-insecure -d 'Take any certificate'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l max-expires -d 'Shorten longer ones' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "serve" -d 'Serve (the same as without a word)'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "list" -d 'Print live subscriptions and publications, one JSON object a line'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "publish" -d 'Say by hand that somebody is there, or is not; for its time, beside what his phones say'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "watch" -d 'Watch somebody, and print each state, one JSON object a line, until it is stopped'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l domain -d 'A domain that it is responsible for' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l max-expires -d 'Shorten longer ones' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from list" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from publish" -l note -d 'Words that his watchers read' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from publish" -l expires -d 'How long it holds; 0 takes back what was said before' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from publish" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from publish" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -l user -d 'Who watches: USER@DOMAIN' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -l server -d 'The proxy or presence server, HOST[:PORT], by UDP [default: the host of the URI]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -l event -d 'What to watch' -r -f -a "presence\t''
+dialog\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -l expires -d 'How long a subscription is asked for; it is refreshed before' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -l password-stdin -d 'Read the password from standard input, up to its first line end'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l control -d 'Where ng requests come in, as bencode or JSON' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l control-allow -d 'A network that may ask; without it, whoever reaches --control' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l interface -d 'An address of this machine for media; before \'/\' its name for the ng key direction, after \'!\' what peers are told' -r
