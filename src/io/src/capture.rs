@@ -327,7 +327,10 @@ mod tests {
         file
     }
 
-    fn read(bytes: Vec<u8>) -> (Vec<(u64, u64, Vec<u8>)>, Option<StartError>) {
+    /// Number, time in microseconds, bytes.
+    type Packet = (u64, u64, Vec<u8>);
+
+    fn read(bytes: Vec<u8>) -> (Vec<Packet>, Option<StartError>) {
         let (content, input) = look(Box::new(Cursor::new(bytes)), true).unwrap();
         let mut capture = match Capture::new("x", content, input) {
             Ok(capture) => capture,
