@@ -8,7 +8,7 @@ use harness::{Process, Server, TempDir, loopback, run_in, server_command};
 use sipbox_core::auth::digest::Challenge;
 use sipbox_core::sip::{Message, Name, build};
 use std::cell::Cell;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +66,22 @@ impl House {
         assert!(self.proxy.wait_log(WITHIN, name).is_some(), "{}", self.proxy.stderr());
     }
 
+    /// One clear line of this name about this phone's request, in the log and in the records.
+    fn told_of(&self, name: &str, phone: &Phone) {
+        let call_id = phone.call_id();
+        let about =
+            |record: &serde_json::Value| record["event"] == name && record["call_id"] == call_id.as_str();
+        let found = self.proxy.wait_record(WITHIN, about);
+        assert!(found.is_some(), "no {name} of {call_id}: {:?}", self.proxy.records());
+        let line = format!("call_id={call_id}");
+        assert!(self.proxy.wait_log(WITHIN, &line).is_some(), "{}", self.proxy.stderr());
+        assert_eq!(self.proxy.records().iter().filter(|record| about(record)).count(), 1, "{name}");
+        let log = self.proxy.stderr();
+        let lines: Vec<_> = log.lines().filter(|text| text.contains(&line)).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(&format!(" {name} ")), "{lines:?}");
+    }
+
     /// Alive, and never panicked.
     fn well(mut self) {
         for server in [&mut self.proxy, &mut self.registrar] {
@@ -92,6 +108,11 @@ impl Phone {
 
     fn address(&self) -> SocketAddr {
         self.socket.local_addr().expect("bound")
+    }
+
+    /// The Call-ID of all its requests.
+    fn call_id(&self) -> String {
+        format!("{}@{}", self.address().port(), self.user)
     }
 
     fn send(&self, text: &str) {
@@ -143,10 +164,10 @@ impl Phone {
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK{}x{number}\r\nMax-Forwards: 70\r\n\
-             From: <sip:{user}@example.com>;tag=t{user}\r\nTo: {to}\r\nCall-ID: {}@{user}\r\nCSeq: {number} {method}\r\n\
+             From: <sip:{user}@example.com>;tag=t{user}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {number} {method}\r\n\
              Contact: <sip:{user}@{address}>\r\n{extra}{kind}Content-Length: {}\r\n\r\n{body}",
             address.port(),
-            address.port(),
+            self.call_id(),
             body.len(),
             user = self.user,
         )
@@ -299,35 +320,49 @@ fn a_caller_hangs_up_while_it_rings() {
 fn who_cannot_prove_himself_is_challenged_again_or_refused() {
     let house = House::start(&[]);
     for (user, password) in [("alice", "wrong"), ("ghost", "wonder")] {
-        let before = house.events("auth-failed");
         let phone = Phone::new(&house, user, password);
         let (_, response) = phone.ask("MESSAGE", "sip:bob@example.com", "<sip:bob@example.com>", "");
         assert!(response.starts_with("SIP/2.0 407"), "{response}");
-        let found = house
-            .proxy
-            .wait_record(WITHIN, |record| record["event"] == "auth-failed" && record["user"] == user);
-        assert!(found.is_some(), "{:?}", house.proxy.records());
-        assert_eq!(house.events("auth-failed"), before + 1);
+        house.told_of("auth-failed", &phone);
     }
-    // Alice, with her own password, as Bob.
+    // Alice, with her own password, calls as Bob.
     let alice = Phone::new(&house, "alice", "wonder");
-    let text = alice.compose("MESSAGE", "sip:bob@example.com", "<sip:bob@example.com>", "", "");
-    alice.send(&text.replace("From: <sip:alice@", "From: <sip:bob@"));
-    let challenge = alice.final_response(1);
-    let message = Message::parse(challenge.as_bytes()).expect("a response");
+    let (uri, to) = ("sip:bob@example.com", "<sip:bob@example.com>");
+    let as_bob = |text: String| text.replace("From: <sip:alice@", "From: <sip:bob@");
+    let first = as_bob(alice.compose("INVITE", uri, to, "", SDP));
+    alice.send(&first);
+    let response = alice.final_response(1);
+    alice.acknowledge(&first, &response);
+    let message = Message::parse(response.as_bytes()).expect("a response");
     let (name, challenge) = Challenge::of(&message).expect("a challenge");
-    let proof = challenge.answer("alice", "wonder", "MESSAGE", "sip:bob@example.com", 1, "c");
-    let text = alice.compose(
-        "MESSAGE",
-        "sip:bob@example.com",
-        "<sip:bob@example.com>",
-        &format!("{name}: {proof}\r\n"),
-        "",
-    );
-    alice.send(&text.replace("From: <sip:alice@", "From: <sip:bob@"));
+    let proof = challenge.answer("alice", "wonder", "INVITE", uri, 1, "c");
+    let again = as_bob(alice.compose("INVITE", uri, to, &format!("{name}: {proof}\r\n"), SDP));
+    alice.send(&again);
     let response = alice.final_response(2);
     assert!(response.starts_with("SIP/2.0 403"), "{response}");
-    house.told("refused");
+    alice.acknowledge(&again, &response);
+    house.told_of("refused", &alice);
+    house.well();
+}
+
+/// By way of the proxy, so with its token: the same answers as face to face.
+#[test]
+fn who_registers_as_another_is_refused() {
+    let house = House::start(&[]);
+    for (user, password, to, wanted) in [
+        ("alice", "wrong", "alice", "SIP/2.0 401"),
+        ("ghost", "wonder", "ghost", "SIP/2.0 401"),
+        ("alice", "wonder", "bob", "SIP/2.0 403"),
+    ] {
+        let phone = Phone::new(&house, user, password);
+        let aor = format!("<sip:{to}@example.com>");
+        let (_, response) = phone.ask("REGISTER", "sip:example.com", &aor, "");
+        assert!(response.starts_with(wanted), "{user} as {to}: {response}");
+        let line = format!("call_id={}", phone.call_id());
+        assert!(house.registrar.wait_log(WITHIN, &line).is_some(), "{}", house.registrar.stderr());
+        let log = house.registrar.stderr();
+        assert_eq!(log.lines().filter(|text| text.contains(&line)).count(), 1, "{log}");
+    }
     house.well();
 }
 
@@ -345,11 +380,18 @@ fn a_forged_dialog_reaches_nobody() {
     let response = alice.final_response(alice.number.get());
     assert!(response.starts_with("SIP/2.0 403"), "{response}");
     house.told("refused");
-    // The genuine one, with a foreign Request-URI.
+    // The genuine one of somebody else's call is no better.
+    let eve = Phone::new(&house, "eve", "");
     let genuine = format!("Route: {route}\r\n");
+    eve.send(&eve.compose("INFO", &uri, to, &genuine, ""));
+    let response = eve.final_response(eve.number.get());
+    assert!(response.starts_with("SIP/2.0 403"), "{response}");
+    house.told_of("refused", &eve);
+    // With a foreign Request-URI.
     alice.send(&alice.compose("INFO", &uri, to, &genuine, ""));
     let info = bob.request();
     assert!(info.starts_with(&format!("INFO {uri} SIP/2.0")), "{info}");
+    assert!(info.contains(&format!("CSeq: {} INFO\r\n", alice.number.get())), "the forged one came: {info}");
     bob.answer(&info, 200, "");
     assert!(alice.final_response(alice.number.get()).starts_with("SIP/2.0 200"));
     third.silent(Duration::from_millis(500));
@@ -364,20 +406,32 @@ fn calls_that_cannot_be_have_their_answers() {
     let response = alice.final_response(alice.number.get());
     assert!(response.starts_with("SIP/2.0 404"), "{response}");
     alice.acknowledge(&invite, &response);
-    house.told("call-failed");
-
-    let text = alice.compose("INVITE", "sip:bob@example.com", "<sip:bob@example.com>", "", "");
-    alice.send(&text.replace("Max-Forwards: 70", "Max-Forwards: seventy"));
-    let response = alice.final_response(alice.number.get());
-    assert!(response.starts_with("SIP/2.0 400 Malformed Max-Forwards"), "{response}");
-    house.told("malformed");
+    house.told_of("call-failed", &alice);
 
     let uri = "sip:bob@example.com";
+    let mend: [(&str, &str, &str); 4] = [
+        ("Max-Forwards: 70", "Max-Forwards: seventy", "400 Malformed Max-Forwards"),
+        ("From: <sip:alice@", "From: <sip:alice@\u{1}<", "400 "),
+        (" INVITE\r\n", " MESSAGE\r\n", "400 "),
+        ("Content-Length: ", "Content-Length: 9", "400 "),
+    ];
+    for (good, bad, wanted) in mend {
+        let phone = Phone::new(&house, "alice", "wonder");
+        let text = phone.compose("INVITE", uri, "<sip:bob@example.com>", "", SDP);
+        assert!(text.contains(good), "{text}");
+        phone.send(&text.replacen(good, bad, 1));
+        let response = phone.final_response(1);
+        assert!(response.starts_with(&format!("SIP/2.0 {wanted}")), "{bad}: {response}");
+        house.told_of("malformed", &phone);
+    }
+
+    let alice = Phone::new(&house, "alice", "wonder");
     let text = alice.compose("INVITE", uri, "<sip:bob@example.com>", "", "this is no SDP");
     alice.send(&text);
     let response = alice.final_response(alice.number.get());
     assert!(response.starts_with("SIP/2.0 488"), "{response}");
     alice.acknowledge(&text, &response);
+    house.told_of("call-failed", &alice);
     house.well();
 }
 
@@ -402,12 +456,20 @@ fn a_relay_that_does_not_answer_is_503_within_five_seconds() {
 #[test]
 fn an_address_that_is_taken_is_71() {
     let stranger = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    let listener = TcpListener::bind((loopback(), 0)).expect("a socket");
+    let ip = loopback();
+    let listen = [format!("udp:{ip}:0"), format!("tcp:{ip}:0")];
     let other =
-        Server::start("proxy", &["--listen", &format!("udp:{}:0", loopback()), "--domain", "example.com"]);
-    for taken in [stranger.local_addr().expect("bound"), other.address("udp")] {
+        Server::start("proxy", &["--listen", &listen[0], "--listen", &listen[1], "--domain", "example.com"]);
+    for (transport, taken) in [
+        ("udp", stranger.local_addr().expect("bound")),
+        ("tcp", listener.local_addr().expect("bound")),
+        ("udp", other.address("udp")),
+        ("tcp", other.address("tcp")),
+    ] {
         let dir = TempDir::new();
-        let mut second =
-            Process::start(server_command(&dir, "proxy", &["--listen", &format!("udp:{taken}")]));
+        let uri = format!("{transport}:{taken}");
+        let mut second = Process::start(server_command(&dir, "proxy", &["--listen", &uri]));
         assert_eq!(second.exit_code(WITHIN), 71);
         let log = second.log();
         assert!(log.contains("--listen") && log.contains(&taken.to_string()), "{log}");
