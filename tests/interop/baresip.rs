@@ -150,15 +150,17 @@ impl Baresip {
         }
     }
 
-    /// What its decoder heard in the latest call: samples at 8 kHz.
-    pub fn heard(&self) -> Vec<i16> {
+    /// What its decoder heard in call number `index` (from 0), which must be the latest: samples at 8 kHz.
+    pub fn heard(&self, index: usize) -> Vec<i16> {
         let mut files: Vec<_> = std::fs::read_dir(self.dir.join("heard"))
             .expect("the recordings")
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.to_string_lossy().ends_with("-dec.wav"))
             .collect();
         files.sort();
-        let latest = files.last().unwrap_or_else(|| panic!("baresip recorded nothing:\n{}", self.output()));
+        // Their names begin with the time. A recording of an earlier call proves nothing of this one.
+        assert_eq!(files.len(), index + 1, "recordings {files:?}:\n{}", self.output());
+        let latest = files.last().expect("at least one");
         ear::read_wav(&std::fs::read(latest).expect("a recording"))
     }
 }

@@ -136,6 +136,13 @@ impl Chromium {
         panic!("no {event} in the browser: {}", self.phone("log", Value::Null));
     }
 
+    /// What JsSIP told with the latest `event`.
+    pub fn last(&mut self, event: &str) -> Value {
+        let log = self.phone("log", Value::Null);
+        let found = log.as_array().and_then(|log| log.iter().rev().find(|entry| entry["event"] == event));
+        found.cloned().unwrap_or_else(|| panic!("no {event} in {log}"))
+    }
+
     /// Waits until DTLS is connected.
     pub fn wait_dtls(&mut self) {
         for _ in 0..200 {
