@@ -220,6 +220,8 @@ impl Media {
         let registry = register_default_interceptors(Registry::new(), &mut engine)?;
         let settings = SettingEngineBuilder::new()
             .with_include_loopback_candidate(local.is_loopback())
+            // A relay gives addresses, no names; and a machine without a route cannot join mDNS's group.
+            .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
             // What browsers offer.
             .with_srtp_protection_profiles(vec![
                 SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
