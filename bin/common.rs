@@ -36,14 +36,6 @@ impl Listen {
     }
 }
 
-/// `--local-net`.
-#[derive(Args, Clone, Debug)]
-pub struct LocalNet {
-    /// A network whose peers are told the real address, not the advertised one
-    #[arg(long, value_name = "CIDR")]
-    pub local_net: Vec<Cidr>,
-}
-
 /// `--edge`.
 #[derive(Args, Clone, Debug)]
 pub struct Edge {
