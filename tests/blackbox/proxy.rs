@@ -342,6 +342,8 @@ fn who_cannot_prove_himself_is_challenged_again_or_refused() {
     assert!(response.starts_with("SIP/2.0 403"), "{response}");
     alice.acknowledge(&again, &response);
     house.told_of("refused", &alice);
+    let refused = house.proxy.wait_record(WITHIN, |record| record["event"] == "refused").expect("told");
+    assert_eq!(refused["user"], "alice", "whose credentials: {refused}");
     house.well();
 }
 

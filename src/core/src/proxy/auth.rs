@@ -62,8 +62,7 @@ impl Proxy {
             return self.challenge(now, context, &domain, false);
         };
         if !credentials.belong_to(&user, &domain) {
-            let reason = "credentials of another user than From";
-            self.auth_failed(context, message, &credentials.username, reason);
+            // The answer is told, with whose the credentials are; that is the one line.
             return self.answer(now, context, 403, Some("Not Your Identity"), &[]);
         }
         match self.checker.nonce_state(now, &credentials) {

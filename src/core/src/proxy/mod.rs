@@ -34,7 +34,7 @@ mod token;
 
 pub use config::{Auth, Config, Fork, RelayPolicy, Route};
 
-use crate::auth::Checker;
+use crate::auth::{Checker, Credentials};
 use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, Target};
 use crate::limits;
@@ -298,11 +298,17 @@ impl Proxy {
             (_, Kind::Invite) => (Level::Info, "call-failed"),
             (_, _) => (Level::Debug, "failed"),
         };
-        let event = event(level, name, message, &context.flow)
+        let mut event = event(level, name, message, &context.flow)
             .with("status", status)
             .with("reason", reason)
             .with("method", message.method())
             .with("uri", lossy(message.request_uri()));
+        if status == 403
+            && let Some((_, domain)) = self.claimed(message)
+            && let Some(credentials) = Credentials::of(message, Name::ProxyAuthorization, &domain)
+        {
+            event = event.with("user", credentials.username);
+        }
         self.outputs.push_back(Output::Event(event));
     }
 
