@@ -19,6 +19,9 @@ _sipbox() {
             sipbox,generate)
                 cmd="sipbox__subcmd__generate"
                 ;;
+            sipbox,mos-report)
+                cmd="sipbox__subcmd__mos__subcmd__report"
+                ;;
             sipbox,presence)
                 cmd="sipbox__subcmd__presence"
                 ;;
@@ -98,7 +101,7 @@ _sipbox() {
 
     case "${cmd}" in
         sipbox)
-            opts="-h -V --list --help --version registrar proxy wsgw presence relay sdp-rewrite siptrace generate"
+            opts="-h -V --list --help --version registrar proxy wsgw presence relay sdp-rewrite siptrace mos-report generate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -146,6 +149,36 @@ _sipbox() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sipbox__subcmd__mos__subcmd__report)
+            opts="-o -h --model --output --min-mos --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --model)
+                    COMPREPLY=($(compgen -W "legacy-2019 g107" -- "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json csv" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table json csv" -- "${cur}"))
+                    return 0
+                    ;;
+                --min-mos)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

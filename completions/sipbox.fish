@@ -34,6 +34,7 @@ complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "presence" -d '`--log`
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "relay" -d 'Forward media between phones and browsers, told how by the ng protocol'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "sdp-rewrite" -d 'Rewrite SDPs between SIP and WebRTC as the relay does'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "siptrace" -d 'Show the SIP in captures, or in what servers report by HEP'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "mos-report" -d 'Tell what calls sounded like, from captures, replies, events and logs'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "generate" -d 'Write man pages or shell completions'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
@@ -310,6 +311,13 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l method -d 'Ca
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l status -d 'Calls with such an answer: 486, 4xx, 400-499' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l only -d 'Only the messages that fit, not their whole calls'
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sipbox -n "__fish_sipbox_using_subcommand mos-report" -l model -d 'How to score' -r -f -a "legacy-2019\t'rtpengine\'s formula of April 2017 to March 2021'
+g107\t'The E-model of ITU-T G.107; g107-lq where no delay is known'"
+complete -c sipbox -n "__fish_sipbox_using_subcommand mos-report" -s o -l output -d 'What is written [default: table on a terminal, else json]' -r -f -a "table\t''
+json\t''
+csv\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand mos-report" -l min-mos -d 'Exit with 1 if the average of any stream is below it' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand mos-report" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "man" -d 'One man page a command: DIR/sipbox-COMMAND.1'
 complete -c sipbox -n "__fish_sipbox_using_subcommand generate; and not __fish_seen_subcommand_from man completions" -f -a "completions" -d 'For bash, zsh and fish, under sipbox and each sipbox-COMMAND'

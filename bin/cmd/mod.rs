@@ -23,10 +23,12 @@ pub static COMMANDS: &[Entry] = &[
     relay::ENTRY,
     sdp_rewrite::ENTRY,
     siptrace::ENTRY,
+    mos_report::ENTRY,
     generate::ENTRY,
 ];
 
 pub mod generate;
+mod mos_report;
 mod presence;
 pub mod proxy;
 pub mod registrar;

@@ -9,6 +9,7 @@ pub mod calls;
 pub mod choice;
 pub mod hep;
 pub mod net;
+pub mod quality;
 pub mod show;
 mod tcp;
 

@@ -1,0 +1,293 @@
+//! `mos-report`: what calls sounded like, stream by stream, with the model's name in each row. CONTRACT 10.
+
+use super::Entry;
+use crate::exit::{Code, Failure};
+use crate::output::Output;
+use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
+use serde_json::{Value, json};
+use sipbox_core::ng;
+use sipbox_core::trace::quality::{self, Asked, Log, Rating, Rtp, Stream};
+use sipbox_io::capture::{self, Capture, Content, Input};
+use std::io::{BufRead, BufReader, IsTerminal};
+
+pub const ENTRY: Entry = Entry {
+    name: "mos-report",
+    command: || {
+        Flags::augment_args(
+            Command::new("mos-report")
+                .about("Tell what calls sounded like, from captures, replies, events and logs"),
+        )
+    },
+    run,
+    prose: include_str!("../../man/prose/mos-report.roff"),
+};
+
+/// A line of a log, or a whole reply, beyond which nothing is read.
+const TEXT_BYTES: u64 = 1 << 30;
+
+#[derive(clap::Args, Clone, Debug)]
+struct Flags {
+    /// Captures with RTP, replies to 'delete' or 'query' (JSON, bencode), events of the relay, rtpengine's log; '-' for standard input [default: -]
+    #[arg(value_name = "FILE")]
+    files: Vec<String>,
+    /// How to score
+    #[arg(long, value_name = "MODEL", value_enum, default_values_t = [ModelFlag::G107])]
+    model: Vec<ModelFlag>,
+    /// What is written [default: table on a terminal, else json]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<Format>,
+    /// Exit with 1 if the average of any stream is below it
+    #[arg(long, value_name = "MOS")]
+    min_mos: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModelFlag {
+    /// rtpengine's formula of April 2017 to March 2021
+    #[value(name = "legacy-2019", alias = "legacy")]
+    Legacy2019,
+    /// The E-model of ITU-T G.107; g107-lq where no delay is known
+    G107,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let flags = Flags::from_arg_matches(matches).map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
+    let terminal = std::io::stdout().is_terminal();
+    let format = flags.output.unwrap_or(if terminal { Format::Table } else { Format::Json });
+    let stdin = ["-".to_owned()];
+    let files = if flags.files.is_empty() { &stdin[..] } else { &flags.files };
+    let (mut streams, mut result) = (Vec::new(), Ok(()));
+    for name in files {
+        if let Err(failure) = read(name, &mut streams) {
+            result = result.and(Err(failure));
+        }
+    }
+    let mut out = Output::new();
+    match format {
+        Format::Table => out.text("MOS\tlowest\thighest\tmodel\tsamples\tpackets\tlost\tSSRC\tpeer\tcall-id\n")?,
+        Format::Csv => out.text("call_id,ssrc,peer,origin,codec,packets,lost,model,samples,mos,lowest,lowest_at,highest,highest_at\n")?,
+        Format::Json => {}
+    }
+    let mut low = 0usize;
+    for stream in &streams {
+        for row in rows(stream, &flags.model) {
+            low += usize::from(row.average.is_some_and(|mos| flags.min_mos.is_some_and(|least| mos < least)));
+            match format {
+                Format::Table => out.text(&row.table(stream))?,
+                Format::Csv => out.text(&row.csv(stream))?,
+                Format::Json => out.record(&row.json(stream))?,
+            }
+        }
+    }
+    out.flush()?;
+    result?;
+    match flags.min_mos {
+        Some(least) if low > 0 => {
+            Err(Failure::new(Code::Failed, format!("{low} rows have an average below {least}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One stream by one model.
+struct Row {
+    model: &'static str,
+    average: Option<f64>,
+    lowest: Option<f64>,
+    highest: Option<f64>,
+    rating: Option<Rating>,
+}
+
+fn rows(stream: &Stream, models: &[ModelFlag]) -> Vec<Row> {
+    let asked = models.iter().map(|model| match model {
+        ModelFlag::Legacy2019 => Asked::Legacy2019,
+        ModelFlag::G107 => Asked::G107,
+    });
+    let mut rows: Vec<Row> = asked
+        .filter_map(|asked| stream.rate(asked))
+        .map(|rating| Row {
+            model: rating.model,
+            average: Some(rating.average),
+            lowest: Some(rating.lowest.0),
+            highest: Some(rating.highest.0),
+            rating: Some(rating),
+        })
+        .collect();
+    if let Some(printed) = stream.printed {
+        // A log line does not say by which formula, nor what went into it.
+        rows.push(Row {
+            model: "as-printed",
+            average: Some(printed.average),
+            lowest: Some(printed.lowest),
+            highest: Some(printed.highest),
+            rating: None,
+        });
+    }
+    if rows.is_empty() {
+        rows.push(Row { model: "none", average: None, lowest: None, highest: None, rating: None });
+    }
+    rows
+}
+
+/// Scores are shown to hundredths: more is not in any of the models.
+fn hundredths(mos: f64) -> f64 {
+    (mos * 100.0).round() / 100.0
+}
+
+impl Row {
+    fn json(&self, stream: &Stream) -> Value {
+        let time = |at: sipbox_core::time::Instant| (at.0 > 0).then(|| at.rfc3339());
+        let mut record = json!({
+            "call_id": (!stream.call_id.is_empty()).then_some(&stream.call_id),
+            "ssrc": stream.ssrc,
+            "peer": (!stream.peer.is_empty()).then_some(&stream.peer),
+            "origin": stream.origin,
+            "codec": stream.codec,
+            "packets": stream.packets,
+            "lost": stream.lost,
+            "model": self.model,
+            "mos": self.average.map(hundredths),
+            "lowest": self.lowest.map(hundredths),
+            "highest": self.highest.map(hundredths),
+        });
+        if let Some(rating) = &self.rating {
+            record["samples"] = rating.samples.into();
+            record["lowest_at"] = time(rating.lowest.1).into();
+            record["highest_at"] = time(rating.highest.1).into();
+            record["progression"] = rating
+                .progression
+                .iter()
+                .map(|(at, mos)| json!({ "time": time(*at), "mos": hundredths(*mos) }))
+                .collect();
+        }
+        record
+    }
+
+    fn table(&self, stream: &Stream) -> String {
+        let mos = |mos: Option<f64>| mos.map_or("-".to_owned(), |mos| format!("{mos:.2}"));
+        let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
+        format!(
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+            mos(self.average),
+            mos(self.lowest),
+            mos(self.highest),
+            self.model,
+            count(self.rating.as_ref().map(|rating| rating.samples)),
+            count(stream.packets),
+            count(stream.lost),
+            stream.ssrc.map_or("-".to_owned(), |ssrc| format!("{ssrc:08x}")),
+            plain(&stream.peer),
+            plain(&stream.call_id)
+        )
+    }
+
+    fn csv(&self, stream: &Stream) -> String {
+        let record = self.json(stream);
+        let keys = [
+            "call_id",
+            "ssrc",
+            "peer",
+            "origin",
+            "codec",
+            "packets",
+            "lost",
+            "model",
+            "samples",
+            "mos",
+            "lowest",
+            "lowest_at",
+            "highest",
+            "highest_at",
+        ];
+        let cells = keys.map(|key| match record.get(key) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) if text.contains([',', '"', '\n', '\r']) => {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            }
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        });
+        format!("{}\n", cells.join(","))
+    }
+}
+
+/// Nothing that moves a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
+    let (content, input) = capture::open(name)?;
+    match content {
+        Content::Pcap | Content::Pcapng => {
+            let mut capture = Capture::new(name, content, input)?;
+            let mut rtp = Rtp::default();
+            let result = loop {
+                match capture.next() {
+                    Ok(Some(packet)) => {
+                        if let Some(link) = packet.link {
+                            rtp.packet(packet.time, link, packet.data);
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error.into()),
+                }
+            };
+            streams.extend(rtp.finish());
+            result
+        }
+        Content::Other => text(name, input, streams),
+    }
+}
+
+fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failure> {
+    let io = |error: std::io::Error| Failure::new(Code::Io, format!("{name}: {error}"));
+    let mut input = BufReader::new(std::io::Read::take(input, TEXT_BYTES));
+    let first = input.fill_buf().map_err(io)?;
+    let first: Vec<u8> = first.iter().copied().skip_while(u8::is_ascii_whitespace).take(2).collect();
+    match first[..] {
+        [b'{', ..] => {
+            for value in serde_json::Deserializer::from_reader(input).into_iter::<Value>() {
+                let value = value.map_err(|error| {
+                    Failure::new(Code::Data, format!("{name}:{}: no JSON: {error}", error.line()))
+                })?;
+                streams.extend(quality::from_value(&value));
+            }
+        }
+        [b'd', b'0'..=b'9'] => {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut input, &mut bytes).map_err(io)?;
+            let (_, dict) = ng::decode(bytes.trim_ascii())
+                .map_err(|error| Failure::new(Code::Data, format!("{name}: {error}")))?;
+            let value = serde_json::from_str(&dict.encode_json())
+                .map_err(|error| Failure::new(Code::Data, format!("{name}: {error}")))?;
+            streams.extend(quality::from_value(&value));
+        }
+        _ => {
+            let mut log = Log::default();
+            let mut line = Vec::new();
+            while input.read_until(b'\n', &mut line).map_err(io)? > 0 {
+                log.line(String::from_utf8_lossy(&line).trim_end());
+                line.clear();
+            }
+            let found = log.finish();
+            if found.is_empty() {
+                return Err(Failure::new(
+                    Code::Data,
+                    format!(
+                        "{name}: nothing known in it; give a capture, a reply to delete or query, the relay's --events or rtpengine's log"
+                    ),
+                ));
+            }
+            streams.extend(found);
+        }
+    }
+    Ok(())
+}
