@@ -88,7 +88,7 @@ enum Step {
 
 /// What an answer is for.
 enum Asked {
-    Request(Waiting),
+    Request(Box<Waiting>),
     /// At the start: who watches.
     Load,
     /// A look at watched presentities: the one that goes around, or one out of turn.
@@ -465,7 +465,7 @@ impl Presence {
         if self.asked.len() >= limits::OPEN_TICKETS {
             return self.answer(now, waiting.server, message, 503, None, &[("Retry-After", RETRY_AFTER)]);
         }
-        self.ask(now, Question::Store(query), Asked::Request(waiting));
+        self.ask(now, Question::Store(query), Asked::Request(Box::new(waiting)));
     }
 
     fn ask(&mut self, now: Instant, question: Question, asked: Asked) {
@@ -492,7 +492,7 @@ impl Presence {
             (_, Reply::Resolve(_) | Reply::Relay(_)) => return,
         };
         match reply {
-            (Asked::Request(waiting), reply) => self.request_told(now, waiting, reply),
+            (Asked::Request(waiting), reply) => self.request_told(now, &waiting, reply),
             (asked, Err(store::Error::Unavailable(_))) => self.not_told(now, asked),
             (Asked::Load, Ok(store::Reply::Presence(rows::Reply::Subscriptions(all)))) => self.load(now, all),
             (Asked::Domains, Ok(store::Reply::Domains(domains))) => {
@@ -527,25 +527,25 @@ impl Presence {
         }
     }
 
-    fn request_told(&mut self, now: Instant, waiting: Waiting, reply: Result<store::Reply, store::Error>) {
+    fn request_told(&mut self, now: Instant, waiting: &Waiting, reply: Result<store::Reply, store::Error>) {
         let Ok(message) = Message::parse(&waiting.request) else { return };
         let reply = match reply {
             Ok(store::Reply::Presence(reply)) => reply,
             Ok(store::Reply::Secret(secret)) => {
                 if let Step::Secret(credentials) = &waiting.step {
-                    self.authenticate(now, &waiting, credentials, secret.as_ref());
+                    self.authenticate(now, waiting, credentials, secret.as_ref());
                 }
                 return;
             }
-            Ok(_) => return self.unavailable(now, &waiting),
+            Ok(_) => return self.unavailable(now, waiting),
             Err(store::Error::Unavailable(why)) => {
                 let event = Event::new(Level::Warn, "store-unavailable").with("reason", why);
                 self.tell(event, &waiting.flow, &message);
-                return self.unavailable(now, &waiting);
+                return self.unavailable(now, waiting);
             }
         };
         match (&waiting.step, reply) {
-            (Step::Subscribe(row), rows::Reply::Done) => self.subscribed(now, &waiting, &message, row),
+            (Step::Subscribe(row), rows::Reply::Done) => self.subscribed(now, waiting, &message, row),
             (Step::Unsubscribe(id), rows::Reply::Done) => {
                 let Some(watch) = self.watches.get_mut(*id) else {
                     return self.answer(now, waiting.server, &message, 481, None, &[]);
@@ -571,7 +571,7 @@ impl Presence {
             (_, rows::Reply::Refused(Refusal::TooManyPublications)) => {
                 self.answer(now, waiting.server, &message, 403, Some("Too Many Publications"), &[]);
             }
-            (_, _) => self.unavailable(now, &waiting),
+            (_, _) => self.unavailable(now, waiting),
         }
     }
 

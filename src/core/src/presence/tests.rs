@@ -410,11 +410,9 @@ fn a_notify_goes_along_the_route_set() {
 #[test]
 fn behind_nat_a_notify_goes_where_the_subscribe_came_from() {
     let mut bench = bench();
-    let text = format!(
-        "SUBSCRIBE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKn;rport\r\n\
+    let text = "SUBSCRIBE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKn;rport\r\n\
          From: <sip:alice@example.com>;tag=f\r\nTo: <sip:bob@example.com>\r\nCall-ID: n\r\nCSeq: 1 SUBSCRIBE\r\n\
-         Contact: <sip:alice@10.0.0.1:5060>\r\nEvent: presence\r\nExpires: 600\r\n\r\n"
-    );
+         Contact: <sip:alice@10.0.0.1:5060>\r\nEvent: presence\r\nExpires: 600\r\n\r\n";
     let flow = bench.flow(ALICE);
     bench.answers = vec![(ALICE, 481)];
     bench.presence.handle_input(bench.now, Input::Packet { flow, data: text.into() });

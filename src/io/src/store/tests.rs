@@ -4,7 +4,7 @@ use super::*;
 use rusqlite::Connection;
 use sipbox_core::sip::Aor;
 use sipbox_core::store::memory::Memory;
-use sipbox_core::store::{Binding, Contacts, Save, Secret, ruid};
+use sipbox_core::store::{Binding, Contacts, Refusal, Save, Secret, ruid};
 use sipbox_core::time::Instant as At;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -240,4 +240,88 @@ fn a_locked_database_is_unavailable_and_then_goes_on() {
     );
     other.execute_batch("ROLLBACK").unwrap();
     assert!(matches!(database.ask_and_wait(query()), Ok(Reply::Saved(_))));
+}
+
+/// The same questions to SQLite and to the reference store: the same answers.
+#[test]
+fn presence_is_as_in_the_reference_store() {
+    use sipbox_core::store::presence::{self, DialogKey, Package, Publish, Subscription};
+    let dir = Dir::new();
+    let sqlite = dir.open().unwrap();
+    let mut memory = Memory::new();
+    let mut both = |query: presence::Query| {
+        let query = Query::Presence(query);
+        let reply = sqlite.ask_and_wait(query.clone()).unwrap();
+        assert_eq!(reply, memory.ask(query.clone()), "{query:?}");
+        match reply {
+            Reply::Presence(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    };
+    let key = |call_id: &str| DialogKey {
+        call_id: call_id.to_owned(),
+        local_tag: "ours".to_owned(),
+        remote_tag: "theirs".to_owned(),
+    };
+    let row = |call_id: &str, expires| Subscription {
+        key: key(call_id),
+        presentity: alice(),
+        package: Package::Dialog,
+        event_id: Some("7".to_owned()),
+        watcher: Aor::parse("bob@example.com").unwrap(),
+        to: alice(),
+        local_cseq: 1,
+        remote_cseq: 2,
+        contact: "sip:bob@192.0.2.1;alias=192.0.2.1~5062~1".to_owned(),
+        record_route: Some("<sip:192.0.2.10;lr>".to_owned()),
+        expires,
+        version: 3,
+        socket: "udp:192.0.2.52:5060".to_owned(),
+        local_contact: "sip:192.0.2.52:5060".to_owned(),
+        user_agent: "test".to_owned(),
+    };
+    let publish = |if_match: Option<&str>, etag: &str, body: Option<&str>, now: At, lives: u64| {
+        presence::Query::Publish(Box::new(Publish {
+            presentity: alice(),
+            package: Package::Presence,
+            if_match: if_match.map(str::to_owned),
+            etag: etag.to_owned(),
+            body: body.map(|body| body.as_bytes().to_vec()),
+            expires: now + Duration::from_secs(lives),
+            now,
+            sender: "sip:alice@example.com".to_owned(),
+        }))
+    };
+    let all = |now| presence::Query::Subscriptions { of: None, now };
+    let states = |now| presence::Query::States { of: vec![alice()], now };
+    for call_id in ["a", "b"] {
+        both(presence::Query::Subscribe { row: Box::new(row(call_id, at(600))), now: at(0) });
+    }
+    both(presence::Query::Subscribe { row: Box::new(row("a", at(900))), now: at(1) });
+    both(presence::Query::Counted(vec![(key("b"), 40, 41)]));
+    assert!(matches!(both(all(at(599))), presence::Reply::Subscriptions(rows) if rows.len() == 2));
+    assert!(matches!(both(all(at(600))), presence::Reply::Subscriptions(rows) if rows.len() == 1));
+    both(publish(None, "e1", Some("<one/>"), at(0), 60));
+    both(publish(None, "e2", Some("<two/>"), at(1), 60));
+    both(publish(Some("e1"), "e3", None, at(2), 60));
+    both(states(at(3)));
+    assert_eq!(
+        both(publish(Some("e1"), "e4", None, at(3), 60)),
+        presence::Reply::Refused(Refusal::NoSuchTag)
+    );
+    both(publish(Some("e2"), "e5", None, at(4), 0));
+    both(states(at(5)));
+    both(presence::Query::Publications { of: None, now: at(5) });
+    both(states(at(62)));
+    both(presence::Query::Unsubscribe(vec![key("b"), key("unknown")]));
+    both(all(at(5)));
+
+    // The watcher's mark goes with his last subscription, not before; what expired leaves nothing.
+    let count = |table: &str| -> i64 {
+        let connection = Connection::open(dir.file()).unwrap();
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("active_watchers"), count("watchers"), count("presentity")), (1, 1, 1));
+    both(presence::Query::Expire { now: at(2000), limit: 10 });
+    assert_eq!((count("active_watchers"), count("watchers"), count("presentity")), (0, 0, 0));
 }
