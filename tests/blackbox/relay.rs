@@ -205,10 +205,14 @@ fn bencode_and_nonsense_on_the_control_port() {
 #[test]
 fn a_taken_address_is_told() {
     let mut relay = Relay::start(&[]);
-    let taken = format!("udp:{}", relay.server.address("udp"));
-    let second = run(&["relay", "--control", &taken, "--interface", "127.0.0.1"], b"");
-    assert_eq!(second.code, 71, "{second:?}");
-    assert!(second.stderr.contains("--control") && second.stderr.contains("in use"), "{second:?}");
+    let stranger = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    for address in [relay.server.address("udp"), stranger.local_addr().expect("bound")] {
+        let taken = format!("udp:{address}");
+        let second = run(&["relay", "--control", &taken, "--interface", "127.0.0.1"], b"");
+        assert_eq!(second.code, 71, "{second:?}");
+        assert!(second.stderr.contains("--control") && second.stderr.contains("in use"), "{second:?}");
+        assert_eq!(second.stderr.lines().count(), 1, "{second:?}");
+    }
     let away = run(&["relay", "--control", "udp:127.0.0.1:0", "--interface", "192.0.2.77"], b"");
     assert_eq!(away.code, 71, "{away:?}");
     assert!(away.stderr.contains("--interface 192.0.2.77"), "{away:?}");

@@ -336,12 +336,15 @@ fn faults_at_start_have_their_codes() {
     assert_eq!(with(&["--listen", &wss, "--tls-cert", "none.crt", "--tls-key", "none.key"]).0, 66);
     assert_eq!(with(&["--listen", &ws, "--no-such-flag"]).0, 64);
     assert_eq!(with(&["--listen", &ws, "--web-root", "none"]).0, 66);
-    // A taken port, also by another sipbox.
+    // A taken port, by a stranger and by another sipbox.
     let upstream = Upstream::new();
     let first = gateway(&upstream, &[]);
-    let taken = format!("ws:{}", first.address("ws"));
-    let (status, text) = with(&["--listen", &taken]);
-    assert!(status == 71 && text.contains("--listen") && text.contains("in use"), "{text}");
+    let stranger = std::net::TcpListener::bind((ip, 0)).unwrap();
+    for address in [first.address("ws"), stranger.local_addr().unwrap()] {
+        let (status, text) = with(&["--listen", &format!("ws:{address}")]);
+        assert!(status == 71 && text.contains("--listen") && text.contains("in use"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
 }
 
 #[test]
