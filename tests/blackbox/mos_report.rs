@@ -52,11 +52,9 @@ fn an_event_says_the_same_and_models_stand_side_by_side() {
     let models: Vec<_> = rows.iter().filter(|row| row["ssrc"] == 201_209_520).collect();
     is_the_seed_s(models[0]);
     assert_eq!(models[1]["model"], "g107");
-    assert!(
-        models[1]["mos"].as_f64().unwrap() < 4.1,
-        "a round trip of 300 ms costs more by G.107: {}",
-        models[1]
-    );
+    // By G.107 4 % loss costs 95*4/(4+25.1) = 13.1 of R, and a round trip of 250 ms some more.
+    let figures = ["mos", "lowest", "highest"].map(|key| models[1][key].as_f64().unwrap());
+    assert!((4.1..4.2).contains(&figures[0]) && (3.8..4.0).contains(&figures[1]), "{figures:?}");
     let csv = report(&["-o", "csv", "--model", "legacy"], events.as_bytes());
     assert!(
         csv.stdout.contains("a@192.0.2.1,201209520,f706186c,call-end,,1090,,legacy-2019,3,4.1,4.0,"),
