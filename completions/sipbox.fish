@@ -30,7 +30,7 @@ complete -c sipbox -n "__fish_sipbox_needs_command" -s V -l version -d 'Print ve
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "registrar" -d 'Answer REGISTER, and keep who is reached where'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "proxy" -d 'Route calls between phones, browsers and trunks'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "wsgw" -d 'The edge for browsers: SIP over WebSocket on one side, plain SIP on the other'
-complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "presence" -d '`--log`, `-v`, `-q`'
+complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "presence" -d 'Tell watchers who is there: SUBSCRIBE, PUBLISH, NOTIFY'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "relay" -d 'Forward media between phones and browsers, told how by the ng protocol'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "sdp-rewrite" -d 'Rewrite SDPs between SIP and WebRTC as the relay does'
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "siptrace" -d 'Show the SIP in captures, or in what servers report by HEP'

@@ -42,3 +42,18 @@ mod wsgw_probe;
 pub fn find(name: &str) -> Option<&'static Entry> {
     COMMANDS.iter().find(|entry| entry.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group of flags that is flattened into a command puts its own words in the place of the command's, unless
+    /// `about` comes after.
+    #[test]
+    fn every_command_says_what_it_does() {
+        for entry in COMMANDS {
+            let about = (entry.command)().get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.starts_with(|c: char| c.is_ascii_uppercase()), "{}: {about:?}", entry.name);
+        }
+    }
+}

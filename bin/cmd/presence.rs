@@ -23,10 +23,9 @@ use std::time::Duration;
 pub const ENTRY: Entry = Entry {
     name: "presence",
     command: || {
-        Flags::augment_args(
-            Command::new("presence").about("Tell watchers who is there: SUBSCRIBE, PUBLISH, NOTIFY"),
-        )
-        .args_conflicts_with_subcommands(true)
+        Flags::augment_args(Command::new("presence"))
+            .about("Tell watchers who is there: SUBSCRIBE, PUBLISH, NOTIFY")
+            .args_conflicts_with_subcommands(true)
     },
     run,
     prose: include_str!("../../man/prose/presence.roff"),
