@@ -19,6 +19,8 @@ const FIXED: usize = 1 + 1 + 1 + 1 + 4 + 6 + 6 + 2;
 const LONGEST_TEXT: usize = (FIXED + 16 + MAC) * 4 / 3 + 1;
 /// A bit beside the transport's number: the address has 16 bytes.
 const IPV6: u8 = 0x80;
+/// Another one: made for Record-Route.
+const DIALOG: u8 = 0x40;
 
 /// One flow, as whoever accepted it names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,9 @@ pub struct FlowToken {
     pub remote: SocketAddr,
     /// [`client_hash`] of the client.
     pub client: u64,
+    /// Made for Record-Route, so that whoever the client talks to reads it: it leads to him within a dialog, and is no
+    /// credential and no Path.
+    pub dialog: bool,
 }
 
 /// 48 bits of a hash of the address-of-record and the host of the Contact: a token whose connection is gone goes to a
@@ -54,7 +59,7 @@ impl FlowToken {
     /// Signs it with the first key.
     pub fn mint(&self, keys: &Keys) -> String {
         let mut bytes = Vec::with_capacity(FIXED + 16 + MAC);
-        let kind = if self.remote.is_ipv6() { IPV6 } else { 0 };
+        let kind = if self.remote.is_ipv6() { IPV6 } else { 0 } | if self.dialog { DIALOG } else { 0 };
         bytes.extend_from_slice(&[
             kind | self.transport.kamailio(),
             keys.signing_id().0,
@@ -76,7 +81,12 @@ impl FlowToken {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads the user part of a Path or Route URI; None where it is no token of ours.
+    /// Reads the user part of a Path URI, or of a Route that was made of one; None where it is no token of ours for that.
+    pub fn verify_path(text: &[u8], keys: &Keys) -> Option<FlowToken> {
+        Self::verify(text, keys).filter(|token| !token.dialog)
+    }
+
+    /// Reads the user part of any URI; None where it is no token of ours.
     pub fn verify(text: &[u8], keys: &Keys) -> Option<FlowToken> {
         if text.len() > LONGEST_TEXT {
             return None;
@@ -97,11 +107,12 @@ impl FlowToken {
         Some(FlowToken {
             worker: fixed[2],
             listener: ListenerId(fixed[3]),
-            transport: Transport::from_kamailio(fixed[0] & !IPV6)?,
+            transport: Transport::from_kamailio(fixed[0] & !(IPV6 | DIALOG))?,
             epoch: number(&fixed[4..8]) as u32,
             connection: (connection != u64::MAX >> 16).then_some(ConnectionId(connection)),
             remote: SocketAddr::new(ip, number(&fixed[20..22]) as u16),
             client: number(&fixed[14..20]),
+            dialog: fixed[0] & DIALOG != 0,
         })
     }
 }
@@ -123,6 +134,7 @@ mod tests {
             connection: connection.map(ConnectionId),
             remote: remote.parse().unwrap(),
             client: client_hash(&Aor::parse("alice@example.com").unwrap(), "x7.invalid"),
+            dialog: false,
         }
     }
 
@@ -133,6 +145,16 @@ mod tests {
             assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{text}");
             assert_eq!(FlowToken::verify(text.as_bytes(), &keys()), Some(flow));
         }
+    }
+
+    #[test]
+    fn one_for_a_dialog_is_no_path() {
+        let flow = FlowToken { dialog: true, ..token("[2001:db8::1]:443", Some(17)) };
+        let text = flow.mint(&keys());
+        assert_eq!(FlowToken::verify(text.as_bytes(), &keys()), Some(flow));
+        assert_eq!(FlowToken::verify_path(text.as_bytes(), &keys()), None);
+        let path = token("192.0.2.1:443", Some(17));
+        assert_eq!(FlowToken::verify_path(path.mint(&keys()).as_bytes(), &keys()), Some(path));
     }
 
     #[test]

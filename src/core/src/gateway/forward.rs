@@ -71,10 +71,15 @@ impl Gateway {
         let Some(token) = FlowToken::verify(text, &self.keys) else {
             return Err(Refusal { status: 403, reason: "Forged Flow Token" });
         };
+        // Whoever a browser talked to has its dialog's token: that alone lets nobody begin anything.
+        if token.dialog && message.to_tag().is_none() {
+            return Err(Refusal { status: 403, reason: "Token Of A Dialog" });
+        }
         let browser = self.browser_of(&token).ok_or(FLOW_FAILED)?;
         edit.remove_first_route();
         if records_route(message.method()) {
-            edit.prepend_record_route(format!("<{}>", self.uri(&String::from_utf8_lossy(text))));
+            let token = FlowToken { dialog: true, ..token }.mint(&self.keys);
+            edit.prepend_record_route(format!("<{}>", self.uri(&token)));
         }
         Ok(browser)
     }
@@ -85,7 +90,8 @@ impl Gateway {
         own.or_else(|| self.flows.of_client(token.client))
     }
 
-    /// The token of this connection for a message whose AoR stands in `whose`.
+    /// The token of this connection for a message whose AoR stands in `whose`: To of a REGISTER, for Path, or From of
+    /// what makes a dialog, for Record-Route.
     pub(super) fn token_of(&self, flow: &Flow, message: &Message<'_>, whose: Name) -> String {
         let address = if whose == Name::To { message.to() } else { message.from() };
         let aor = address.ok().and_then(|address| address.uri.aor());
@@ -99,6 +105,7 @@ impl Gateway {
             remote: flow.remote,
             // 0 is no client's: a message without an AoR or Contact is reached by its connection only.
             client: aor.zip(host).map_or(0, |(aor, host)| client_hash(&aor, host)),
+            dialog: whose == Name::From,
         }
         .mint(&self.keys)
     }

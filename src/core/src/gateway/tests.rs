@@ -154,7 +154,8 @@ fn a_browser_s_register_gets_a_path_and_a_call_finds_the_way_back() {
         "INVITE sip:x@a.invalid;transport=ws SIP/2.0\r\nVia: SIP/2.0/WSS edge.example.com:443;"
     ));
     assert_eq!(header(&toward, "Route"), None);
-    assert_eq!(header(&toward, "Record-Route").unwrap().replace(";ob", ""), path.replace(";ob", ""));
+    let record_route = header(&toward, "Record-Route").unwrap();
+    assert!(record_route.ends_with("@edge.example.com:5060;transport=tcp;lr>"), "{record_route}");
     assert_eq!(header(&toward, "Max-Forwards").unwrap(), "69");
 
     let back = edge.packet(browser(1), &reply(&toward, "180 Ringing"));
@@ -176,6 +177,34 @@ fn a_browser_s_call_goes_upstream_wherever_it_says() {
         toward.contains("SIP/2.0/WSS a.invalid;branch=z9hG4bKi2;received=198.51.100.7;rport=50001"),
         "{toward}"
     );
+}
+
+/// Record-Route is read by whoever a browser talks to, a stranger perhaps; its Path is the registrar's and its own.
+#[test]
+fn a_partner_learns_no_path_and_begins_nothing_with_what_he_learns() {
+    let mut edge = edge();
+    let path = edge.register(1, "a.invalid");
+    let secret = path.split(['@', ':']).nth(1).unwrap();
+    let called =
+        edge.packet(upstream(), &invite("SIP/2.0/TCP 192.0.2.5", "z9hG4bKs1", &format!("Route: {path}\n")));
+    let called = only(called, browser(1).remote);
+    let calling = invite("SIP/2.0/WSS a.invalid", "z9hG4bKs2", "")
+        .replace("From: <sip:bob@", "From: <sip:alice@")
+        .replace("<sip:bob@192.0.2.9>", "<sip:x@a.invalid;transport=ws>");
+    let calling = only(edge.packet(browser(1), &calling), upstream().remote);
+    for (number, seen) in [called, calling].iter().enumerate() {
+        let route = header(seen, "Record-Route").unwrap();
+        assert!(!seen.contains(secret), "{seen}");
+        let again =
+            invite("SIP/2.0/TCP 192.0.2.5", &format!("z9hG4bKs3{number}"), &format!("Route: {route}\n"));
+        let refused = edge.packet(upstream(), &again);
+        assert!(only(refused, upstream().remote).starts_with("SIP/2.0 403 "));
+        let within = again
+            .replace("z9hG4bKs3", "z9hG4bKs4")
+            .replace("To: <sip:alice@example.com>", "To: <sip:alice@example.com>;tag=t");
+        let sent = edge.packet(upstream(), &within);
+        assert!(only(sent, browser(1).remote).starts_with("INVITE "));
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Proxy {
         let token = first
             .as_ref()
             .and_then(|first| first.uri.user)
-            .and_then(|user| FlowToken::verify(user, &self.config.keys));
+            .and_then(|user| FlowToken::verify_path(user, &self.config.keys));
         let web = |uri: &Uri<'_>| uri.transport().is_some_and(|transport| transport.is_websocket());
         let browser = web(&contact)
             || received.as_ref().is_some_and(web)
@@ -193,7 +193,7 @@ impl Proxy {
         }
         let route = message.routes().take(context.own_routes).find_map(|route| {
             let route = route.ok()?;
-            FlowToken::verify(route.uri.user?, &self.config.keys)
+            FlowToken::verify_path(route.uri.user?, &self.config.keys)
         })?;
         Some(Destination {
             uri: message.request_uri().to_vec(),
@@ -222,6 +222,7 @@ impl Proxy {
                 &aor,
                 contact.map_or("", |contact| contact.uri.host),
             ),
+            dialog: false,
         }
         .mint(&self.config.keys);
         let transport = match own.transport.uri_param() {

@@ -231,7 +231,7 @@ impl Registrar {
             .addresses(Name::Path)
             .filter_map(Result::ok)
             .filter(|hop| {
-                hop.uri.user.is_some_and(|user| FlowToken::verify(user, &self.config.keys).is_some())
+                hop.uri.user.is_some_and(|user| FlowToken::verify_path(user, &self.config.keys).is_some())
             })
             .last()?;
         let first = message.vias().last()?.ok()?;

@@ -65,7 +65,7 @@ pub(super) fn source(config: &Config, message: &Message<'_>, flow: &Flow, aor: &
     let token = message
         .addresses(Name::Path)
         .filter_map(Result::ok)
-        .filter_map(|hop| FlowToken::verify(hop.uri.user?, &config.keys))
+        .filter_map(|hop| FlowToken::verify_path(hop.uri.user?, &config.keys))
         .last()
         .filter(|token| edge || token.client == client);
     let mut path = String::new();

@@ -259,7 +259,11 @@ fn a_request_passes_once() {
 }
 
 fn token(aor: &str, contact_host: &str, connection: u64) -> String {
-    let token = FlowToken {
+    flow_token_of(aor, contact_host, connection).mint(&keys())
+}
+
+fn flow_token_of(aor: &str, contact_host: &str, connection: u64) -> FlowToken {
+    FlowToken {
         worker: 0,
         listener: ListenerId(1),
         transport: Transport::Wss,
@@ -267,8 +271,8 @@ fn token(aor: &str, contact_host: &str, connection: u64) -> String {
         connection: Some(ConnectionId(connection)),
         remote: "203.0.113.5:40000".parse().unwrap(),
         client: flow_token::client_hash(&Aor::parse(aor).unwrap(), contact_host),
-    };
-    token.mint(&keys())
+        dialog: false,
+    }
 }
 
 #[test]
@@ -346,6 +350,9 @@ fn a_lost_flow_takes_its_own_binding() {
     assert_eq!(status(&b.send("REGISTER", &forged).unwrap()), 401);
     let own = Ask { vias: 2, first_via: "a.invalid", ..lost(&new) };
     assert_eq!(status(&b.send("REGISTER", &own).unwrap()), 401);
+    // Whoever the client called knows the token of that dialog: it takes nothing off.
+    let dialog = FlowToken { dialog: true, ..flow_token_of("alice@example.com", "a.invalid", 2) };
+    assert_eq!(status(&b.send("REGISTER", &lost(&dialog.mint(&keys()))).unwrap()), 401);
 }
 
 #[test]
