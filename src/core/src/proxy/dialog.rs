@@ -8,6 +8,7 @@ use super::context::{Context, Destination, Kind, NextHop, Waiting, WaitingAck};
 use super::media::{self, Half, Key, Peer, Verdict};
 use super::token::{Hop, RouteToken, Toward};
 use super::{Proxy, event, forward, has_sdp, lossy, nat};
+use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
 use crate::limits;
 use crate::machine::{Level, Output, Question, Reply};
@@ -26,6 +27,10 @@ pub(super) struct Shown {
     pub text: String,
     /// The Route value of ours was in the Request-URI: a strict router sent it (§16.4).
     pub strict: bool,
+    /// It comes from where the token has its sender, or from a server of ours: what it says of the way beyond a foreign
+    /// hop is followed. Of anybody else it is not: a stranger who called one of our users has a token too, and could
+    /// have us send to whomever he likes.
+    pub believed: bool,
 }
 
 /// When calls were answered, by Call-ID. Bounded: beyond it, a call's end tells no duration.
@@ -63,13 +68,21 @@ impl Proxy {
     }
 
     /// The token of ours that this request shows.
-    pub(super) fn shown(&self, message: &Message<'_>, own_routes: usize) -> Option<Shown> {
+    pub(super) fn shown(&self, message: &Message<'_>, flow: &Flow, own_routes: usize) -> Option<Shown> {
         let call_id = message.call_id()?;
         let (from, to) = (message.from_tag()?, message.to_tag()?);
         let verify = |uri: &Uri<'_>, strict| {
             let text = uri.user?;
             let (token, toward) = RouteToken::verify(text, &self.config.keys, call_id, from, to)?;
-            Some(Shown { token, toward, text: lossy(text), strict })
+            let sender = match toward {
+                Toward::Caller => &token.callee,
+                Toward::Callee => &token.caller,
+            };
+            let ip = flow.remote.ip();
+            let believed = sender.remote.ip() == ip
+                || Cidr::any(&self.config.edge, ip)
+                || Cidr::any(&self.config.trust, ip);
+            Some(Shown { token, toward, text: lossy(text), strict, believed })
         };
         let uri = Uri::parse(message.request_uri()).ok()?;
         if self.is_ours(uri.host, uri.port)
@@ -81,7 +94,7 @@ impl Proxy {
     }
 
     pub(super) fn in_dialog(&mut self, now: Instant, context: &mut Context, message: &Message<'_>) {
-        let Some(shown) = self.shown(message, context.own_routes) else {
+        let Some(shown) = self.shown(message, &context.flow, context.own_routes) else {
             return if context.own_routes > 0 {
                 self.answer(now, context, 403, Some("Not Our Dialog"), &[])
             } else {
@@ -185,11 +198,12 @@ impl Proxy {
             // §16.6 step 6: a strict router is next; it wants its own URI in the request line.
             let mut routes: Vec<Vec<u8>> = rest[1..].iter().map(|route| route.to_vec()).collect();
             routes.push([b"<", uri.as_slice(), b">"].concat());
-            let next_hop = if hop.foreign { forward::next_hop(&next.uri) } else { None };
+            let next_hop = if hop.foreign && shown.believed { forward::next_hop(&next.uri) } else { None };
             let uri = next.uri.as_bytes().to_vec();
             return self.to_hop(hop, uri, routes, false, next_hop);
         }
         let next_hop = match (hop.foreign, &next_route) {
+            (true, _) if !shown.believed => None,
             // The connection that the token names is gone, and the next Route is the same host's own word on how it is
             // reached: an edge that connected to us anew.
             (false, Some(route)) if self.is_gone(hop) && route.uri.ip() == Some(hop.remote.ip()) => {
@@ -244,7 +258,7 @@ impl Proxy {
     /// An ACK that no transaction absorbed: to a 2xx, so it goes end to end. It is never answered.
     pub(super) fn ack(&mut self, now: Instant, flow: Flow, data: Bytes, message: &Message<'_>) {
         let own_routes = self.own_routes(message);
-        let Some(shown) = self.shown(message, own_routes) else {
+        let Some(shown) = self.shown(message, &flow, own_routes) else {
             let event =
                 event(Level::Debug, "dropped", message, &flow).with("reason", "ACK to nothing of ours");
             self.outputs.push_back(Output::Event(event));

@@ -182,7 +182,7 @@ impl Proxy {
             (None, method) if method.makes_dialog() => {
                 self.record_routes(context, &message, &branch.destination, &target, relay)
             }
-            (Some(_), Kind::Notify) => match self.shown(&message, context.own_routes) {
+            (Some(_), Kind::Notify) => match self.shown(&message, &context.flow, context.own_routes) {
                 Some(shown) => self.same_record_route(&target, &shown.text),
                 None => Vec::new(),
             },

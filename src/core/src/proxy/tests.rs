@@ -826,6 +826,39 @@ fn a_client_that_connected_anew_keeps_its_dialog() {
     assert_eq!(*target, Target::Flow(new), "{text}");
 }
 
+/// A stranger calls one of our users as if he were a server of another domain. He has the dialog's token as soon as it
+/// rings; that must not have us send for him to third hosts.
+#[test]
+fn a_stranger_s_call_is_no_open_relay() {
+    let third = "198.51.100.66:5060";
+    let mut net = Net::new(config());
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let mut invite = Call::new("INVITE", "sip:bob@example.com");
+    (invite.from, invite.source) = ("carol@example.org", STRANGER);
+    invite.extra = format!("Record-Route: <sip:{STRANGER};lr>\r\n");
+    net.call(&invite);
+    let at_bob = net.last(BOB);
+    net.receive(BOB, &respond(&at_bob, 180, "tb", &format!("sip:bob@{BOB}"), ""));
+    let ringing = net.last(STRANGER);
+    let route = header(&ringing, "Record-Route").expect("he learns it").to_owned();
+    for (number, more) in
+        ["", "Route: <sip:198.51.100.66;lr>\r\n", "Route: <sip:198.51.100.66>\r\n"].into_iter().enumerate()
+    {
+        for method in ["MESSAGE", "ACK"] {
+            let text = format!(
+                "{method} sip:victim@{third} SIP/2.0\r\nVia: SIP/2.0/UDP {STRANGER};branch=z9hG4bKx{number}\r\n\
+                 Max-Forwards: 70\r\nFrom: <sip:bob@example.com>;tag=any\r\nTo: <sip:carol@example.org>;tag=ta\r\n\
+                 Call-ID: call-1\r\nCSeq: 9 {method}\r\nRoute: {route}\r\n{more}Content-Length: 0\r\n\r\n"
+            );
+            net.receive(STRANGER, &text);
+            assert_eq!(net.to(third), Vec::<&str>::new(), "{method} {more}");
+            // The same from Bob's own address goes where it says.
+            net.receive(BOB, &text.replace("z9hG4bKx", "z9hG4bKy"));
+            assert_eq!(net.to(third).len(), 1, "{method} {more}");
+        }
+    }
+}
+
 #[test]
 fn a_client_s_own_record_route_leads_nowhere() {
     let mut net = Net::new(config());
