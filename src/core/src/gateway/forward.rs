@@ -56,6 +56,8 @@ impl Gateway {
         }
         let method = message.method();
         if method == Method::Register {
+            // We are the first hop, and what we pass on is believed: not what the browser says of the way to it.
+            edit.remove(Name::Path);
             edit.prepend_path(self.path(&self.token_of(flow, message, Name::To)));
         } else if records_route(method) {
             edit.prepend_record_route(format!("<{}>", self.uri(&self.token_of(flow, message, Name::From))));

@@ -89,6 +89,7 @@ From: <sip:alice@example.com>;tag=a
 To: <sip:alice@example.com>
 Call-ID: register-{connection}
 CSeq: 1 REGISTER
+Path: <sip:192.0.2.66;lr>
 Contact: <sip:x@{host};transport=ws>;expires=600
 Content-Length: 0
 
@@ -100,6 +101,7 @@ Content-Length: 0
         let back = self.packet(upstream(), &answer);
         assert!(back[0].1.starts_with("SIP/2.0 200"), "{back:?}");
         assert_eq!(back[0].0, Target::Flow(browser(connection)));
+        assert_eq!(request.matches("Path: ").count(), 1, "a browser's own Path stays behind: {request}");
         header(&request, "Path").unwrap()
     }
 }

@@ -326,6 +326,7 @@ impl Proxy {
             strip_credentials: true,
             record_routes: Vec::new(),
             path: None,
+            strip_path: false,
             contact: None,
             body,
         };

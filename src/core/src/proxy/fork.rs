@@ -197,6 +197,7 @@ impl Proxy {
             strip_credentials: context.authenticated,
             record_routes,
             path: if register && context.first_hop { self.path(context, &message) } else { None },
+            strip_path: register && !self.path_is_believed(context, &message),
             contact: if context.alias && !register { nat::with_alias(&message, &context.flow) } else { None },
             body,
         };

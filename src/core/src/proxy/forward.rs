@@ -26,6 +26,8 @@ pub(super) struct Leaving<'a> {
     /// Top first.
     pub record_routes: Vec<String>,
     pub path: Option<String>,
+    /// What is said of the way to a client by somebody who is not believed.
+    pub strip_path: bool,
     pub contact: Option<Vec<u8>>,
     pub body: Option<Vec<u8>>,
 }
@@ -185,6 +187,9 @@ impl Proxy {
         }
         for value in leaving.record_routes.into_iter().rev() {
             edit.prepend_record_route(value);
+        }
+        if leaving.strip_path {
+            edit.remove(Name::Path);
         }
         if let Some(path) = leaving.path {
             edit.prepend_path(path);

@@ -10,7 +10,7 @@ use crate::auth::FlowToken;
 use crate::cidr::Cidr;
 use crate::flow::{Flow, Target};
 use crate::machine::{Question, Reply};
-use crate::sip::{Aor, List, Message, NameAddr, Uri};
+use crate::sip::{Aor, List, Message, Name, NameAddr, Uri};
 use crate::store::{self, Binding};
 use crate::time::Instant;
 
@@ -204,6 +204,15 @@ impl Proxy {
             foreign: false,
             direct: true,
         })
+    }
+
+    /// Whether a REGISTER's Path may stand: the registrar believes what we pass on. An edge may say anything; of others
+    /// it must be of tokens only, which nobody makes up.
+    pub(super) fn path_is_believed(&self, context: &Context, message: &Message<'_>) -> bool {
+        Cidr::any(&self.config.edge, context.flow.remote.ip())
+            || message.addresses(Name::Path).all(|hop| {
+                hop.ok().and_then(|hop| FlowToken::verify_path(hop.uri.user?, &self.config.keys)).is_some()
+            })
     }
 
     /// The Path value for a REGISTER whose first hop we are: its flow, signed.

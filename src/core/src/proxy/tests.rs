@@ -430,6 +430,17 @@ fn register_is_passed_with_a_path_at_the_first_hop_only() {
     assert!(path.ends_with("@192.0.2.50:5060;lr;ob>"), "{path}");
     assert_eq!(header(&passed, "Contact"), Some("<sip:alice@192.0.2.1:5060>"), "the registrar's business");
 
+    // The registrar believes what we bring: a client's own words about the way to it stay here, also where it pretends
+    // that there was a hop before us.
+    let forged = register.replace("Contact:", "Path: <sip:203.0.113.9;lr>\r\nContact:");
+    net.receive(ALICE, &forged.replace("z9hG4bKREGISTER1", "z9hG4bKf1"));
+    let passed = net.last(REGISTRAR);
+    assert_eq!(passed.matches("Path: ").count(), 1, "{passed}");
+    assert_eq!(header(&passed, "Path"), Some(path), "{passed}");
+    let via = "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKf2\r\nVia: SIP/2.0/UDP";
+    net.receive(ALICE, &forged.replace("Via: SIP/2.0/UDP", via));
+    assert_eq!(header(&net.last(REGISTRAR), "Path"), None);
+
     // Through an edge of ours: it put its own Path already.
     let via = "Via: SIP/2.0/TCP 192.0.2.40;branch=z9hG4bKe\r\nVia: SIP/2.0/UDP";
     net.receive(EDGE, &register.replace("Via: SIP/2.0/UDP", via));
