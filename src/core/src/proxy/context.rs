@@ -32,6 +32,8 @@ pub(super) struct Context {
     /// Route values of ours on top, which are taken off.
     pub own_routes: usize,
     pub dialog: Option<(RouteToken, Toward)>,
+    /// Written into our branches where a user of ours was looked up: who it was, so that a loop shows.
+    pub looked_up: String,
     /// The question that has to be answered before there are branches.
     pub asking: Option<Ticket>,
     pub sender: Peer,

@@ -192,7 +192,7 @@ impl Proxy {
         let leaving = forward::Leaving {
             destination: &branch.destination,
             target,
-            branch: self.layer.branch(&mut self.rng),
+            branch: self.layer.branch(&mut self.rng) + &context.looked_up,
             own_routes: context.own_routes,
             strip_credentials: context.authenticated,
             record_routes,

@@ -13,12 +13,17 @@ use crate::machine::{Question, Reply};
 use crate::sip::{Aor, List, Message, Name, NameAddr, Uri};
 use crate::store::{self, Binding};
 use crate::time::Instant;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Kamailio's usual branch flag for a binding behind a NAT (`nat_bflag` 6).
 const CFLAG_NAT: u32 = 1 << 6;
 
 /// Branches of one request; more bindings than this one address-of-record does not have.
 const MOST_BRANCHES: usize = 32;
+
+/// Bytes of the mark of a looked-up user in our branches.
+const LOOP_MARK: usize = 6;
 
 impl Proxy {
     /// To a server of ours, by its own URI; the request stays as it is.
@@ -74,12 +79,25 @@ impl Proxy {
         self.start(now, context, vec![destination]);
     }
 
-    /// A user of ours: asks where he is.
-    pub(super) fn look_up(&mut self, now: Instant, context: &mut Context, uri: &Uri<'_>) {
+    /// A user of ours: asks where he is. Who was looked up for this request before is one whose binding leads back to us:
+    /// with several bindings that would double the request at each of its seventy hops (RFC 3261 §16.3 step 4, RFC 5393).
+    pub(super) fn look_up(
+        &mut self,
+        now: Instant,
+        context: &mut Context,
+        message: &Message<'_>,
+        uri: &Uri<'_>,
+    ) {
         let (Some(aor), Some(domain)) = (uri.aor(), self.local_domain(uri.host, uri.port)) else {
             return self.answer(now, context, 404, None, &[]);
         };
         let aor = Aor { domain: domain.to_ascii_lowercase(), ..aor };
+        let (_, mac) = self.config.keys.sign("loop", &[aor.user.as_bytes(), aor.domain.as_bytes()]);
+        context.looked_up = format!("-{}", URL_SAFE_NO_PAD.encode(&mac[..LOOP_MARK]));
+        let mark = context.looked_up.as_bytes();
+        if message.vias().flatten().any(|via| via.branch().is_some_and(|branch| branch.ends_with(mark))) {
+            return self.answer(now, context, 482, None, &[]);
+        }
         let query = store::Query::Bindings { aor, now };
         context.asking = self.ask(now, Question::Store(query), Waiting::Location(context.id));
         if context.asking.is_none() {

@@ -167,6 +167,7 @@ impl Proxy {
             first_hop,
             own_routes: 0,
             dialog: None,
+            looked_up: String::new(),
             asking: None,
             sender: Peer {
                 browser: described.flatten().map_or_else(|| is_web_contact(message), |d| d.browser),
@@ -240,7 +241,7 @@ impl Proxy {
             }
             _ if uri.user.is_none() && message.method() == Method::Options => self.options(now, context),
             _ if uri.user.is_none() => self.answer(now, context, 484, None, &[]),
-            _ => self.look_up(now, context, &uri),
+            _ => self.look_up(now, context, message, &uri),
         }
     }
 

@@ -663,6 +663,35 @@ fn the_best_answer_of_all_branches_goes_back() {
     }
 }
 
+/// Two bindings that lead back to us would make 2^70 requests of one (RFC 5393).
+#[test]
+fn bindings_that_lead_back_to_us_end_at_the_second_pass() {
+    let mut net = Net::new(config());
+    // A host of our name, at an address that we do not know to be ours.
+    net.bind("bob", "sip:bob@example.com;maddr=192.0.2.77;x=1", None);
+    net.bind("bob", "sip:bob@example.com;maddr=192.0.2.77;x=2", None);
+    net.call(&Call::new("MESSAGE", "sip:bob@example.com"));
+    let out: Vec<String> = net.to("192.0.2.77:5060").iter().map(|text| text.to_string()).collect();
+    assert_eq!(out.len(), 2);
+    for request in &out {
+        net.receive("192.0.2.77:5060", request);
+        assert_eq!(net.sent.len(), 1, "{:?}", net.sent);
+        assert_eq!(status_of(&net.last("192.0.2.77:5060")), 482);
+        let answer = net.last("192.0.2.77:5060");
+        net.receive("192.0.2.77:5060", &answer);
+    }
+    assert_eq!(net.status(), 482);
+    // Who is reached by way of another user's binding is none.
+    net.bind("carol", "sip:dave@example.com;maddr=192.0.2.77", None);
+    net.bind("dave", &format!("sip:dave@{BOB_TOO}"), None);
+    let mut call = Call::new("MESSAGE", "sip:carol@example.com");
+    call.branch = "z9hG4bKspiral".into();
+    net.call(&call);
+    let request = net.last("192.0.2.77:5060");
+    net.receive("192.0.2.77:5060", &request);
+    assert!(net.last(BOB_TOO).starts_with("MESSAGE "));
+}
+
 #[test]
 fn nobody_answers_ends_with_the_ring_timeout() {
     let mut net = Net::new(Config { ring_timeout: Duration::from_secs(20), ..config() });
