@@ -123,6 +123,9 @@ fn write(database: &mut Sqlite, jobs: &Receiver<Job>) {
                 answers.into_iter().for_each(|(answer, _)| answer(Err(error.clone())));
                 // Those that never came into the transaction, because it could not begin.
                 group.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
+                // And those that asked meanwhile: one after the other would wait as long again each, far beyond their
+                // askers' deadlines, and longer the more there are.
+                jobs.try_iter().for_each(|(_, answer)| answer(Err(error.clone())));
             }
         }
     }

@@ -325,3 +325,25 @@ fn presence_is_as_in_the_reference_store() {
     both(presence::Query::Expire { now: at(2000), limit: 10 });
     assert_eq!((count("active_watchers"), count("watchers"), count("presentity")), (0, 0, 0));
 }
+
+/// Each would wait for the lock by itself else: the last of these for twenty times as long as the first.
+#[test]
+fn all_who_wait_for_a_locked_database_are_told_at_once() {
+    let dir = Dir::new();
+    let database = dir.open().unwrap();
+    let other = Connection::open(dir.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (told, answers) = channel();
+    for number in 0..20 {
+        let told = told.clone();
+        let query = save(number, at(0), vec![binding("sip:a@h1", number, at(0), 60)]);
+        database.put(query, Box::new(move |answer| drop(told.send(answer))));
+    }
+    for _ in 0..20 {
+        let answer = answers.recv_timeout(Duration::from_secs(8)).unwrap();
+        assert!(matches!(answer, Err(Error::Unavailable(_))));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    let query = save(30, at(0), vec![binding("sip:a@h1", 30, at(0), 60)]);
+    assert!(matches!(database.ask_and_wait(query), Ok(Reply::Saved(_))));
+}
