@@ -125,10 +125,14 @@ pub fn run<M: Machine>(
     services: Services,
     options: Options,
 ) -> Result<(), StartError> {
-    runtime()?.block_on(LocalSet::new().run_until(async move {
+    let runtime = runtime()?;
+    let served = runtime.block_on(LocalSet::new().run_until(async move {
         let signals = Signals::new().map_err(|error| system("signals", &error))?;
         serve(machine, bound, services, options, Control::Signals(signals)).await
-    }))
+    }));
+    // Look-ups of a DNS that does not answer last for half a minute: nobody waits for their end.
+    runtime.shutdown_background();
+    served
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
