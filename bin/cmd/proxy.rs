@@ -100,7 +100,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let clock = Clock::start();
     flags.log.start("proxy", clock)?;
     let relays = flags.relay.iter().map(|uri| relay(uri)).collect::<Result<Vec<_>, _>>()?;
-    let count = u8::try_from(relays.len()).map_err(|_| common::usage("--relay: at most 255"))?;
+    if relays.len() > usize::from(u8::MAX) {
+        return Err(common::usage("--relay: at most 255"));
+    }
+    let (relays, relay_names): (Vec<SocketAddr>, Vec<String>) = relays.into_iter().unzip();
     for (flag, uri) in [("--registrar", &flags.registrar), ("--presence", &flags.presence)] {
         uri.as_deref().map_or(Ok(()), |uri| sip_uri(flag, uri))?;
     }
@@ -116,7 +119,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         domains: flags.domains.domain.clone(),
         registrar: flags.registrar.clone(),
         presence: flags.presence.clone(),
-        relays: count,
+        relays: relay_names,
         relay_policy: match flags.relay_policy {
             Policy::Auto => proxy::RelayPolicy::Auto,
             Policy::Always => proxy::RelayPolicy::Always,
@@ -148,13 +151,14 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     Ok(driver::run(Proxy::new(config, rng), bound, services, options)?)
 }
 
-/// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` a name that is for people.
-fn relay(text: &str) -> Result<SocketAddr, Failure> {
+/// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` its name in events, else that is the address.
+fn relay(text: &str) -> Result<(SocketAddr, String), Failure> {
     let fault = |why: &str| common::usage(format!("--relay {text}: {why}; give it as udp:HOST:PORT"));
-    let (uri, _name) = text.split_once('#').unwrap_or((text, ""));
+    let (uri, name) = text.split_once('#').unwrap_or((text, text));
     let place = uri.strip_prefix("udp:").ok_or_else(|| fault("not an ng address over UDP"))?;
     let mut found = place.to_socket_addrs().map_err(|error| fault(&error.to_string()))?;
-    found.next().ok_or_else(|| fault("the name has no address"))
+    let address = found.next().ok_or_else(|| fault("the name has no address"))?;
+    Ok((address, name.to_owned()))
 }
 
 fn sip_uri(flag: &str, text: &str) -> Result<(), Failure> {

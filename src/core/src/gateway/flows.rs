@@ -8,7 +8,7 @@ use crate::auth::flow_token::client_hash;
 use crate::flow::{ConnectionId, Flow};
 use crate::limits;
 use crate::sip::{Message, seconds};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// A binding that an open connection stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ struct Connection {
 
 #[derive(Default)]
 pub(super) struct Flows {
-    connections: HashMap<ConnectionId, Connection>,
+    connections: BTreeMap<ConnectionId, Connection>,
     /// The newest connection of each registered client: where a token of an older one is sent.
     by_client: BTreeMap<u64, ConnectionId>,
 }

@@ -26,7 +26,7 @@ use crate::time::Instant;
 use crate::transaction::{self, Answered, ClientId, Layer, Received, RequestId, ResponseId, ServerId};
 use bytes::Bytes;
 use flows::Flows;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How a gateway is set up.
 pub struct Config {
@@ -62,8 +62,8 @@ pub struct Gateway {
     rng: Rng,
     layer: Layer,
     flows: Flows,
-    by_client: HashMap<ClientId, Pending>,
-    by_server: HashMap<ServerId, ClientId>,
+    by_client: BTreeMap<ClientId, Pending>,
+    by_server: BTreeMap<ServerId, ClientId>,
     out: VecDeque<Output>,
     draining: bool,
 }
@@ -88,8 +88,8 @@ impl Gateway {
             rng: config.rng,
             layer,
             flows: Flows::default(),
-            by_client: HashMap::new(),
-            by_server: HashMap::new(),
+            by_client: BTreeMap::new(),
+            by_server: BTreeMap::new(),
             out: VecDeque::new(),
             draining: false,
         })

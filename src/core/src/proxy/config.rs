@@ -61,8 +61,8 @@ pub struct Config {
     pub domains: Vec<String>,
     pub registrar: Option<String>,
     pub presence: Option<String>,
-    /// How many relays there are; their addresses are the driver's.
-    pub relays: u8,
+    /// The relays' names for people, at most 255; their addresses are the driver's.
+    pub relays: Vec<String>,
     pub relay_policy: RelayPolicy,
     pub auth: Auth,
     pub trust: Vec<Cidr>,

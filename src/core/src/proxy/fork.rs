@@ -213,9 +213,10 @@ impl Proxy {
             self.timers.arm(Timer::C(context.id, index), now + TIMER_C);
             self.timers.arm(Timer::Ring(context.id, index), now + self.config.ring_timeout);
             if context.dialog.is_none() {
+                let name = relay.and_then(|relay| self.config.relays.get(usize::from(relay)));
                 let event = event(Level::Info, "call-start", &message, &context.flow)
                     .with("target", format!("{}:{}", target.transport(), target.remote()))
-                    .with("relay", relay.map_or("none".to_owned(), |relay| relay.to_string()));
+                    .with("relay", name.map_or("none", String::as_str));
                 self.outputs.push_back(Output::Event(event));
             }
         }

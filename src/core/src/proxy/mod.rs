@@ -102,7 +102,7 @@ impl Proxy {
             layer: Layer::new(&mut rng, 0),
             checker: auth::checker(&config, epoch),
             epoch,
-            relays: vec![Instant::default(); usize::from(config.relays)],
+            relays: vec![Instant::default(); config.relays.len()],
             config,
             timers: Timers::new(),
             outputs: VecDeque::new(),

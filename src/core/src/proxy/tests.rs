@@ -56,7 +56,7 @@ fn config() -> Config {
         domains: vec!["example.com".into()],
         registrar: Some(format!("sip:{REGISTRAR}")),
         presence: None,
-        relays: 0,
+        relays: Vec::new(),
         relay_policy: RelayPolicy::Auto,
         auth: Auth::None,
         trust: vec![cidr("192.0.2.60/32")],
@@ -940,7 +940,7 @@ fn nat_is_written_down_where_it_is_seen() {
 // --- Media ---
 
 fn with_relay() -> Config {
-    Config { relays: 2, ..config() }
+    Config { relays: vec!["east".into(), "west".into()], ..config() }
 }
 
 #[test]
