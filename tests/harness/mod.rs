@@ -187,6 +187,11 @@ impl Process {
                     return None;
                 }
                 std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            // What it wrote is read by threads, which may be behind: after its end, its log is whole.
+            for stream in [&self.stdout, &self.stderr] {
+                stream.wait(usize::MAX, Duration::from_secs(1), |_| None::<()>);
             }
         }
         self.status

@@ -227,6 +227,12 @@ impl Proxy {
         let event =
             message.header(Name::Event).map(|value| value.split(|&b| b == b';').next().unwrap_or_default());
         if context.method == Kind::Register {
+            // What an edge of ours writes of itself tells the registrar that a flow is lost, without a password. A client
+            // that wrote our name there, from a source address that is not his, could remove another one's binding.
+            let from_edge = Cidr::any(&self.config.edge, context.flow.remote.ip());
+            if !from_edge && message.vias().flatten().any(|via| self.is_ours(via.host, via.port)) {
+                return self.answer(now, context, 403, Some("Via Names Us"), &[]);
+            }
             return self.pass_to_server(now, context, message, self.config.registrar.clone());
         }
         if self.local_domain(uri.host, uri.port).is_none() {

@@ -441,6 +441,13 @@ fn register_is_passed_with_a_path_at_the_first_hop_only() {
     net.receive(ALICE, &forged.replace("Via: SIP/2.0/UDP", via));
     assert_eq!(header(&net.last(REGISTRAR), "Path"), None);
 
+    // From a source that may be forged, in our name: that would be the word of an edge, which needs no password.
+    let as_us = register
+        .replace("SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK", "SIP/2.0/UDP 192.0.2.50:5060;branch=z9hG4bKus");
+    assert_ne!(as_us, register);
+    net.receive(ALICE, &as_us);
+    assert!(net.last(ALICE).starts_with("SIP/2.0 403 Via Names Us"));
+
     // Through an edge of ours: it put its own Path already.
     let via = "Via: SIP/2.0/TCP 192.0.2.40;branch=z9hG4bKe\r\nVia: SIP/2.0/UDP";
     net.receive(EDGE, &register.replace("Via: SIP/2.0/UDP", via));
