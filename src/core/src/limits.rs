@@ -44,6 +44,8 @@ pub const PROXY_CALLS: usize = 65_536;
 
 // --- Presence ---
 
+/// Requests that wait at a start until it is known who watches: some milliseconds, unless the store is away.
+pub const EARLY_REQUESTS: usize = 1_024;
 /// Subscriptions that one server holds, a kilobyte each; beyond it a new one gets 503.
 pub const SUBSCRIPTIONS: usize = 131_072;
 /// Publications of one presentity in one package; a person has a handful of devices, and each of them one.

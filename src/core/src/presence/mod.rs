@@ -134,6 +134,8 @@ pub struct Presence {
     looked: Option<Aor>,
     looking: bool,
     loaded: bool,
+    /// Requests that came before the first word of the store on who watches; they wait for it.
+    early: Option<Vec<(Flow, Bytes)>>,
     asked: BTreeMap<Ticket, Asked>,
     tickets: u64,
     timers: Timers<Timer>,
@@ -162,6 +164,7 @@ impl Presence {
             looked: None,
             looking: false,
             loaded: false,
+            early: Some(Vec::new()),
             asked: BTreeMap::new(),
             tickets: 0,
             timers,
@@ -179,6 +182,9 @@ impl Presence {
         };
         if !message.is_request() {
             return self.response(now, &message);
+        }
+        if let Some(early) = self.early.as_mut().filter(|early| early.len() < limits::EARLY_REQUESTS) {
+            return early.push((flow, data.clone()));
         }
         let request = mark(&message, &flow);
         let Ok(message) = Message::parse(&request) else { return };
@@ -494,7 +500,10 @@ impl Presence {
         match reply {
             (Asked::Request(waiting), reply) => self.request_told(now, &waiting, reply),
             (asked, Err(store::Error::Unavailable(_))) => self.not_told(now, asked),
-            (Asked::Load, Ok(store::Reply::Presence(rows::Reply::Subscriptions(all)))) => self.load(now, all),
+            (Asked::Load, Ok(store::Reply::Presence(rows::Reply::Subscriptions(all)))) => {
+                self.load(now, all);
+                self.take_early(now);
+            }
             (Asked::Domains, Ok(store::Reply::Domains(domains))) => {
                 self.stored_domains = domains.into_iter().collect();
             }
@@ -513,11 +522,21 @@ impl Presence {
         }
     }
 
+    /// What waited for the store's first word has its turn: served, or told 503 where the store is away.
+    fn take_early(&mut self, now: Instant) {
+        for (flow, data) in self.early.take().unwrap_or_default() {
+            self.packet(now, flow, &data);
+        }
+    }
+
     /// The answer is an error, or will not come.
     fn not_told(&mut self, now: Instant, asked: Asked) {
         match asked {
             Asked::Request(waiting) => self.unavailable(now, &waiting),
-            Asked::Load => self.timers.arm(Timer::Load, now + AGAIN),
+            Asked::Load => {
+                self.timers.arm(Timer::Load, now + AGAIN);
+                self.take_early(now);
+            }
             Asked::Domains => self.timers.arm(Timer::Domains, now + AGAIN),
             Asked::Look { round } => self.looking &= !round,
             // He is told that it is over, if not what the state is.
