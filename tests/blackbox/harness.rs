@@ -3,7 +3,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+use harness::mariadb::{self, MariaDb, Schema};
 use harness::{Process, TempDir, loopback};
+use mysql::prelude::Queryable;
 use std::process::Command;
 use std::time::Duration;
 
@@ -49,4 +51,29 @@ fn directories_and_addresses_are_ones_own() {
     let path = one.path().to_owned();
     drop(one);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_mariadb_is_killed_comes_back_and_leaves_nothing() {
+    let server = MariaDb::start();
+    let (directory, first) = (server.ca().parent().unwrap().to_owned(), server.pid());
+    {
+        let schema = Schema::new(&server);
+        schema.connect().query_drop("CREATE TABLE a (b INT)").unwrap();
+        schema.connect().query_drop("INSERT INTO a VALUES (7)").unwrap();
+        server.kill();
+        assert!(std::net::TcpStream::connect((server.address(), server.port())).is_err());
+        server.start_again();
+        assert_ne!(server.pid(), first);
+        assert_eq!(schema.connect().query_first("SELECT b FROM a").unwrap(), Some(7));
+        // Over TCP, with a URL as sipbox and Kamailio take it.
+        let mut other = mysql::Conn::new(schema.url().as_str()).unwrap();
+        assert_eq!(
+            other.query_first::<String, _>("SELECT CURRENT_USER()").unwrap(),
+            Some(format!("{}@%", mariadb::USER))
+        );
+    }
+    let pid = server.pid();
+    drop(server);
+    assert!(!directory.exists() && !std::path::Path::new(&format!("/proc/{pid}")).exists());
 }

@@ -5,6 +5,8 @@
 //! its log. Not here: what a test sends to it.
 #![allow(dead_code)] // each test binary takes what it needs
 
+pub mod mariadb;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
