@@ -1,0 +1,302 @@
+//! What a site installs: units, sample environment files, `scripts/install`, and what the servers tell systemd.
+//!
+//! systemd itself is not run: its own tools judge the units offline, and a socket takes what it would be told.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+use harness::{Process, TempDir, loopback, server_command, sipbox};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const SERVERS: [&str; 5] = ["registrar", "proxy", "wsgw", "relay", "presence"];
+/// The most that `systemd-analyze security` may find, in tenths; wsgw keeps one capability, for port 443.
+const EXPOSURE: &str = "12";
+const EXPOSURE_WSGW: &str = "16";
+const WITHIN: Duration = Duration::from_secs(30);
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs it to its end; its exit code, and all that it wrote.
+fn done(command: Command) -> (i32, String) {
+    let mut process = Process::start(command);
+    let code = process.exit_code(WITHIN);
+    (code, process.stdout.all().join("\n") + &process.log())
+}
+
+fn program(name: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    command.args(words);
+    command
+}
+
+/// `scripts/install` of the binary under test into this directory.
+fn install(root: &Path, more: &[&str]) -> (i32, String) {
+    let mut command = Command::new(repository("scripts/install"));
+    command.args(["--binary", sipbox(), "--destdir"]).arg(root).args(more);
+    done(command)
+}
+
+/// Every file, link and directory below.
+fn tree(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path.clone());
+            }
+            found.insert(path.strip_prefix(root).expect("below").display().to_string());
+        }
+    }
+    found
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+#[test]
+fn installed_and_uninstalled() {
+    let dir = TempDir::new();
+    let root = dir.join("root");
+    let (code, told) = install(&root, &["--domain", "example.org", "--address", "192.0.2.77"]);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("systemctl enable --now sipbox.target"), "{told}");
+
+    // Each command by its link, with its page, and with completions that the shell takes.
+    let (code, names) = done(program(sipbox(), &["--list"]));
+    assert_eq!(code, 0, "{names}");
+    let names: Vec<&str> = names.lines().collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names.iter().map(|name| format!("sipbox-{name}")).chain(["sipbox".to_owned()]) {
+        let link = root.join("usr/local/bin").join(&name);
+        let (code, version) = done(program(link.to_str().expect("a path"), &["--version"]));
+        assert_eq!((code, version.ends_with(env!("CARGO_PKG_VERSION"))), (0, true), "{name}: {version}");
+        let page = root.join(format!("usr/local/share/man/man1/{name}.1"));
+        // Warnings of groff are faults of the page.
+        let mut groff = program("groff", &["-Kutf8", "-man", "-ww", "-Tutf8"]);
+        groff.arg(&page);
+        let mut groff = Process::start(groff);
+        assert_eq!((groff.exit_code(WITHIN), groff.log().as_str()), (0, ""), "{name}");
+        let mut man = program("man", &["-l"]);
+        man.arg(&page).env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8");
+        let (code, text) = done(man);
+        assert_eq!(code, 0, "{name}: {text}");
+        // Justified text has more than one space.
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!(" NAME {name} - ")), "{name}: {text}");
+        let script = root.join("usr/local/share/bash-completion/completions").join(&name);
+        let load = format!("source '{}' && complete -p {name}", script.display());
+        let (code, loaded) = done(program("bash", &["--norc", "-c", &load]));
+        assert_eq!(code, 0, "{name}: {loaded}");
+        assert!(loaded.ends_with(&format!(" {name}")), "{loaded}");
+        for path in [format!("zsh/site-functions/_{name}"), format!("fish/vendor_completions.d/{name}.fish")]
+        {
+            assert!(read(root.join("usr/local/share").join(&path)).contains(&name), "{path}");
+        }
+    }
+    // What the shell offers: flags of that command.
+    let script = root.join("usr/local/share/bash-completion/completions/sipbox-proxy");
+    let ask = format!(
+        "source '{}'; COMP_WORDS=(sipbox-proxy --ring); COMP_CWORD=1; _sipbox__proxy sipbox-proxy --ring sipbox-proxy; echo ${{COMPREPLY[@]}}",
+        script.display()
+    );
+    assert_eq!(done(program("bash", &["--norc", "-c", &ask])), (0, "--ring-timeout".to_owned()));
+
+    // The files are for this domain and machine, all of them, and name nobody else's address.
+    let etc = root.join("etc/sipbox");
+    assert!(read(etc.join("sipbox.env")).contains("\nSIPBOX_DOMAIN=\"example.org\"\n"));
+    for name in SERVERS.iter().chain(&["sipbox"]) {
+        let text = read(etc.join(format!("{name}.env")));
+        let left = text.lines().find(|line| !line.starts_with('#') && line.contains("192.0.2.10"));
+        assert_eq!(left, None, "{name}.env");
+    }
+    assert!(read(etc.join("relay.env")).contains("\nSIPBOX_RELAY_INTERFACE=\"192.0.2.77\"\n"));
+
+    // Again: an edited file stays, one that is not gets what is new, and the first answers are remembered.
+    let proxy = etc.join("proxy.env");
+    let edited = read(&proxy) + "SIPBOX_PROXY_FORK=\"serial\"\n";
+    fs::write(&proxy, &edited).expect("written");
+    let before = tree(&root);
+    let (code, told) = install(&root, &[]);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("kept as you edited them: proxy.env"), "{told}");
+    assert_eq!(read(&proxy), edited);
+    assert!(read(etc.join("relay.env")).contains("\nSIPBOX_RELAY_INTERFACE=\"192.0.2.77\"\n"));
+    assert_eq!(tree(&root), before);
+
+    // Away again: what is not ours, and what was edited, stays.
+    fs::write(root.join("usr/local/bin/other"), "not ours").expect("written");
+    let mut command = Command::new(repository("scripts/install"));
+    command.args(["--uninstall", "--destdir"]).arg(&root);
+    let (code, told) = done(command);
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("etc/sipbox/proxy.env: it was edited"), "{told}");
+    let left: Vec<String> = tree(&root).into_iter().collect();
+    assert_eq!(
+        left,
+        [
+            "etc",
+            "etc/sipbox",
+            "etc/sipbox/proxy.env",
+            "usr",
+            "usr/local",
+            "usr/local/bin",
+            "usr/local/bin/other"
+        ]
+    );
+    assert_eq!(read(&proxy), edited);
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let dir = TempDir::new();
+    let root = dir.join("root");
+    let (code, told) = install(&root, &[]);
+    assert_eq!(code, 0, "{told}");
+    // As installed, but for where the programs are: verify looks whether they are there.
+    let bin = root.join("usr/local/bin");
+    let mut units = Vec::new();
+    for entry in fs::read_dir(root.join("usr/local/lib/systemd/system")).expect("units") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_owned();
+        let text = read(&path).replace("/usr/local/bin", bin.to_str().expect("a path"));
+        fs::write(dir.join(name.to_str().expect("a name")), text).expect("written");
+        units.push(name.into_string().expect("a name"));
+    }
+    units.sort();
+    assert_eq!(
+        units,
+        [
+            "sipbox-presence.service",
+            "sipbox-proxy.service",
+            "sipbox-registrar.service",
+            "sipbox-relay.service",
+            "sipbox-wsgw.service",
+            "sipbox.target"
+        ]
+    );
+    let mut verify = program("systemd-analyze", &["verify", "--man=yes"]);
+    verify.args(&units).current_dir(dir.path()).env("MANPATH", root.join("usr/local/share/man"));
+    assert_eq!(done(verify), (0, String::new()));
+    for name in SERVERS {
+        let threshold = format!("--threshold={}", if name == "wsgw" { EXPOSURE_WSGW } else { EXPOSURE });
+        let words = ["security", "--offline=true", "--no-pager", &threshold];
+        let mut security = program("systemd-analyze", &words);
+        security.arg(format!("sipbox-{name}.service")).current_dir(dir.path());
+        let (code, table) = done(security);
+        assert_eq!(code, 0, "{name}: {table}");
+        assert!(table.contains("→ Overall exposure level"), "{table}");
+    }
+}
+
+/// A name that no command knows would be passed over in silence.
+#[test]
+fn every_variable_of_the_samples_is_one_of_its_commands() {
+    let variables = |file: &str| -> Vec<String> {
+        let text = read(repository(&format!("scripts/etc/{file}.env")));
+        let lines = text.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
+        let found = lines.filter_map(|line| line.strip_prefix("SIPBOX_")?.split_once('='));
+        found.map(|(name, _)| format!("SIPBOX_{name}")).collect()
+    };
+    let known = |command: &str| -> BTreeSet<String> {
+        let page = read(repository(&format!("man/sipbox-{command}.1")));
+        let (_, section) = page.split_once(".SH ENVIRONMENT").expect("a section");
+        section
+            .split(|c: char| c.is_whitespace() || c == ',')
+            .filter(|word| word.starts_with("SIPBOX_"))
+            .map(str::to_owned)
+            .collect()
+    };
+    for server in SERVERS {
+        let own = variables(server);
+        assert!(!own.is_empty(), "{server}");
+        for name in own {
+            assert!(known(server).contains(&name), "{server}.env: {server} has no {name}");
+        }
+        let unit = read(repository(&format!("scripts/systemd/sipbox-{server}.service")));
+        assert!(unit.contains(&format!("\nEnvironmentFile=/etc/sipbox/{server}.env\n")), "{server}");
+        let shared = unit.contains("\nEnvironmentFile=/etc/sipbox/sipbox.env\n");
+        assert_eq!(shared, server != "relay", "{server}");
+    }
+    for name in variables("sipbox") {
+        let readers = SERVERS.iter().filter(|server| **server != "relay" && known(server).contains(&name));
+        assert!(readers.count() >= 2, "sipbox.env: {name} is not shared");
+    }
+}
+
+/// What comes on a notification socket within a time.
+fn notices(socket: &UnixDatagram, within: Duration) -> Vec<String> {
+    let (until, mut found, mut buffer) = (Instant::now() + within, Vec::new(), [0; 4096]);
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        socket.set_read_timeout(Some(left)).expect("a time-out");
+        if let Ok(length) = socket.recv(&mut buffer) {
+            found.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+        }
+    }
+    found
+}
+
+#[test]
+fn servers_tell_systemd_that_they_serve_live_and_stop() {
+    let here = loopback();
+    let arguments: [(&str, Vec<String>); 5] = [
+        (
+            "registrar",
+            vec!["--listen".into(), format!("udp:{here}:0"), "--domain".into(), "example.com".into()],
+        ),
+        (
+            "presence",
+            vec!["--listen".into(), format!("udp:{here}:0"), "--domain".into(), "example.com".into()],
+        ),
+        ("proxy", vec!["--listen".into(), format!("udp:{here}:0"), "--domain".into(), "example.com".into()]),
+        ("relay", vec!["--control".into(), format!("udp:{here}:0"), "--interface".into(), here.to_string()]),
+        (
+            "wsgw",
+            vec![
+                "--listen".into(),
+                format!("ws:{here}:0"),
+                "--upstream".into(),
+                format!("tcp:{here}:9"),
+                "--sip-listen".into(),
+                format!("tcp:{here}:0"),
+            ],
+        ),
+    ];
+    for (name, arguments) in arguments {
+        let dir = TempDir::new();
+        let path = dir.join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let mut command = server_command(&dir, name, &arguments);
+        // systemd would take it for dead after 400 ms.
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+        let mut server = Process::start(command);
+        let line = server.stdout.wait(0, WITHIN, |line| Some(line.to_owned()));
+        assert!(line.is_some(), "{name}:\n{}", server.log());
+        let told = notices(&socket, Duration::from_millis(1300));
+        assert_eq!(told.first().map(String::as_str), Some("READY=1"), "{name}: {told:?}");
+        assert_eq!(told.iter().filter(|notice| *notice == "READY=1").count(), 1, "{name}: {told:?}");
+        let alive = told.iter().filter(|notice| *notice == "WATCHDOG=1").count();
+        assert!(alive >= 5, "{name}: {told:?}");
+        // It is the server that says so, and no thread that would outlive its standstill.
+        server.signal(libc::SIGSTOP);
+        notices(&socket, Duration::from_millis(50));
+        assert_eq!(notices(&socket, Duration::from_millis(600)), [""; 0], "{name}");
+        server.signal(libc::SIGCONT);
+        assert!(notices(&socket, Duration::from_millis(600)).contains(&"WATCHDOG=1".to_owned()), "{name}");
+        // Reloading is no end.
+        server.signal(libc::SIGHUP);
+        assert!(server.wait(Duration::from_millis(300)).is_none(), "{name}:\n{}", server.log());
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.exit_code(WITHIN), 0, "{name}");
+        assert!(notices(&socket, Duration::from_millis(50)).contains(&"STOPPING=1".to_owned()), "{name}");
+    }
+}
