@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_presence_global_optspecs
-    string join \n listen= advertise= domain= db= edge= secret-file= tls-cert= tls-key= tls-self-signed auth= min-expires= max-expires= events= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed events= hep= drain= log= v/verbose q/quiet auth= min-expires= max-expires= h/help
 end
 
 function __fish_sipbox_presence_needs_command
@@ -27,20 +27,21 @@ end
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l domain -d 'A domain that it is responsible for' -r
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-key -d 'Private key in PEM' -r -F
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
-none\t''"
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l max-expires -d 'Shorten longer ones' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l max-expires -d 'Shorten longer ones' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
@@ -53,20 +54,21 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "hel
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l domain -d 'A domain that it is responsible for' -r
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
-none\t''"
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l max-expires -d 'Shorten longer ones' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
+none\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l max-expires -d 'Shorten longer ones' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'

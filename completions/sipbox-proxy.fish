@@ -6,6 +6,12 @@ complete -c sipbox-proxy -l secret-file -d 'Keys that sign tokens and nonces: on
 complete -c sipbox-proxy -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
 complete -c sipbox-proxy -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-proxy -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
+complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-proxy -l drain -d 'How long what is under way may last after SIGTERM' -r
+complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -a "text\t''
+json\t''
+journal\t''"
 complete -c sipbox-proxy -l registrar -d 'Where REGISTER goes' -r
 complete -c sipbox-proxy -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
 complete -c sipbox-proxy -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r
@@ -20,12 +26,6 @@ complete -c sipbox-proxy -l fork -d 'How the phones of one user ring' -r -f -a "
 serial\t''
 none\t''"
 complete -c sipbox-proxy -l ring-timeout -d 'How long a phone may ring' -r
-complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
-complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
-complete -c sipbox-proxy -l drain -d 'How long what is under way may last after SIGTERM' -r
-complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -a "text\t''
-json\t''
-journal\t''"
 complete -c sipbox-proxy -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-proxy -s v -l verbose -d 'Log each decision'
 complete -c sipbox-proxy -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'

@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod registrar;
 pub mod relay;
 mod sdp_rewrite;
+mod server;
 mod siptrace;
 pub mod wsgw;
 mod wsgw_probe;

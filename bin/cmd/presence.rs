@@ -3,21 +3,18 @@
 mod watch;
 
 use super::Entry;
-use crate::common::{Database, Domains, Drain, Edge, EventsTo, Listen, Log, Secrets, Tls, usage};
+use super::server::{self, Server};
+use crate::common::{Database, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use serde_json::json;
-use sipbox_core::auth::Keys;
-use sipbox_core::flow::Transport;
 use sipbox_core::presence::{Auth, Config, Presence, document};
 use sipbox_core::sip::Aor;
 use sipbox_core::store::presence::{Package, Publication, Publish, Query, Reply, Subscription};
 use sipbox_core::store::{self as tables, Error, Refusal};
 use sipbox_io::clock::Clock;
-use sipbox_io::driver::{self, Options};
-use sipbox_io::services::Services;
-use sipbox_io::{entropy, store};
+use sipbox_io::store;
 use std::time::Duration;
 
 pub const ENTRY: Entry = Entry {
@@ -81,38 +78,16 @@ enum Basic {
 #[derive(Args, Clone, Debug)]
 struct Serve {
     #[command(flatten)]
-    listen: Listen,
-    #[command(flatten)]
-    domains: Domains,
-    #[command(flatten)]
-    database: Database,
-    #[command(flatten)]
-    edge: Edge,
-    #[command(flatten)]
-    secrets: Secrets,
-    #[command(flatten)]
-    tls: Tls,
+    server: Server,
     /// Whether passwords are asked for; never of --edge, where they were asked for already
-    #[arg(long, value_enum, default_value_t = AuthFlag::Digest)]
-    auth: AuthFlag,
+    #[arg(long, value_enum, default_value_t = server::Auth::Digest)]
+    auth: server::Auth,
     /// Refuse shorter subscriptions and publications with 423
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     min_expires: u32,
     /// Shorten longer ones
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
     max_expires: u32,
-    #[command(flatten)]
-    events: EventsTo,
-    #[command(flatten)]
-    drain: Drain,
-    #[command(flatten)]
-    log: Log,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum AuthFlag {
-    Digest,
-    None,
 }
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -132,34 +107,21 @@ fn serve(flags: Serve) -> Result<(), Failure> {
     if flags.min_expires > flags.max_expires {
         return Err(usage("--min-expires is more than --max-expires; no subscription could succeed"));
     }
-    let clock = Clock::start();
-    flags.log.start("presence", clock)?;
-    let keys = Keys::new(&flags.secrets.load()?).ok_or_else(|| usage("--secret-file: no key in it"))?;
-    let allowed = [Transport::Udp, Transport::Tcp, Transport::Tls];
-    let bound = flags.listen.bind(&allowed, &["udp:127.0.0.1:5060"])?;
-    let database = store::open(flags.database.db.as_deref())?;
-    let (events, _writer) = flags.events.open()?;
-    let domains: Vec<String> =
-        flags.domains.domain.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-    let tls = flags.tls.settings(&bound, &domains)?;
+    let (given, started) = flags.server.start("presence", "udp:127.0.0.1:5060")?;
     let config = Config {
-        listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
-        domains,
+        listeners: given.listeners,
+        domains: given.domains,
         auth: match flags.auth {
-            AuthFlag::Digest => Auth::Digest,
-            AuthFlag::None => Auth::None,
+            server::Auth::Digest => Auth::Digest,
+            server::Auth::None => Auth::None,
         },
         min_expires: flags.min_expires,
         max_expires: flags.max_expires,
-        edge: flags.edge.edge,
-        keys,
+        edge: flags.server.edge.edge,
+        keys: given.keys,
     };
-    let rng =
-        entropy::rng().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
-    let machine = Presence::new(config, 0, rng);
-    let services = Services { store: Some(Box::new(database)), ..Services::default() };
-    let options = Options { drain: flags.drain.duration(), events, tls, ..Options::new("presence", clock) };
-    Ok(driver::run(machine, bound, services, options)?)
+    let machine = Presence::new(config, 0, given.rng);
+    started.run(machine, Vec::new())
 }
 
 fn user_at_domain(text: &str) -> Result<Aor, Failure> {

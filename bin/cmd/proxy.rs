@@ -1,18 +1,13 @@
 //! `proxy`: routes calls, and has their media bridged. CONTRACT 4.
 
 use super::Entry;
-use crate::common::{self, Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Secrets, Tls};
-use crate::exit::{Code, Failure};
+use super::server::{self, Server};
+use crate::common;
+use crate::exit::Failure;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
-use sipbox_core::auth::Keys;
 use sipbox_core::cidr::Cidr;
-use sipbox_core::flow::Transport;
 use sipbox_core::proxy::{self, Config, Proxy, Route};
 use sipbox_core::sip::Uri;
-use sipbox_io::clock::Clock;
-use sipbox_io::driver::{self, Options};
-use sipbox_io::services::Services;
-use sipbox_io::{entropy, listen, store};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -23,17 +18,7 @@ pub const ENTRY: Entry =
 #[derive(Args, Clone, Debug)]
 struct Flags {
     #[command(flatten)]
-    listen: Listen,
-    #[command(flatten)]
-    domains: Domains,
-    #[command(flatten)]
-    edge: Edge,
-    #[command(flatten)]
-    secrets: Secrets,
-    #[command(flatten)]
-    database: Database,
-    #[command(flatten)]
-    tls: Tls,
+    server: Server,
     /// Where REGISTER goes
     #[arg(long, value_name = "URI")]
     registrar: Option<String>,
@@ -47,8 +32,8 @@ struct Flags {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Policy::Auto)]
     relay_policy: Policy,
     /// How whoever claims a From of ours proves it
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = Auth::Digest)]
-    auth: Auth,
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = server::Auth::Digest)]
+    auth: server::Auth,
     /// A network that needs no password, and may call anywhere (trunks)
     #[arg(long, value_name = "CIDR")]
     trust: Vec<Cidr>,
@@ -61,14 +46,6 @@ struct Flags {
     /// How long a phone may ring
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     ring_timeout: u64,
-    #[command(flatten)]
-    events: EventsTo,
-    #[command(flatten)]
-    hep: HepTo,
-    #[command(flatten)]
-    drain: Drain,
-    #[command(flatten)]
-    log: Log,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,12 +53,6 @@ enum Policy {
     Auto,
     Always,
     Never,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Auth {
-    Digest,
-    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -97,8 +68,6 @@ fn command() -> Command {
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let flags = Flags::from_arg_matches(matches).map_err(|error| common::usage(error.to_string()))?;
-    let clock = Clock::start();
-    flags.log.start("proxy", clock)?;
     let relays = flags.relay.iter().map(|uri| relay(uri)).collect::<Result<Vec<_>, _>>()?;
     if relays.len() > usize::from(u8::MAX) {
         return Err(common::usage("--relay: at most 255"));
@@ -108,15 +77,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         uri.as_deref().map_or(Ok(()), |uri| sip_uri(flag, uri))?;
     }
     let routes = flags.route.iter().map(|text| route(text)).collect::<Result<Vec<_>, _>>()?;
-    let bound =
-        flags.listen.bind(&[Transport::Udp, Transport::Tcp, Transport::Tls], &["udp:0.0.0.0:5060"])?;
-    let keys = flags.secrets.load()?;
-    let keys = Keys::new(&keys).ok_or_else(|| Failure::new(Code::Config, "--secret-file: no key in it"))?;
-    let store = store::open(flags.database.db.as_deref())?;
-    let (events, _writer) = flags.events.open()?;
+    let (given, started) = flags.server.start("proxy", "udp:0.0.0.0:5060")?;
     let config = Config {
-        listeners: listen::listeners(&bound),
-        domains: flags.domains.domain.clone(),
+        listeners: given.listeners,
+        domains: given.domains,
         registrar: flags.registrar.clone(),
         presence: flags.presence.clone(),
         relays: relay_names,
@@ -126,11 +90,11 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             Policy::Never => proxy::RelayPolicy::Never,
         },
         auth: match flags.auth {
-            Auth::Digest => proxy::Auth::Digest,
-            Auth::None => proxy::Auth::None,
+            server::Auth::Digest => proxy::Auth::Digest,
+            server::Auth::None => proxy::Auth::None,
         },
         trust: flags.trust.clone(),
-        edge: flags.edge.edge.clone(),
+        edge: flags.server.edge.edge.clone(),
         fork: match flags.fork {
             Fork::Parallel => proxy::Fork::Parallel,
             Fork::Serial => proxy::Fork::Serial,
@@ -138,17 +102,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         },
         ring_timeout: Duration::from_secs(flags.ring_timeout),
         routes,
-        keys,
+        keys: given.keys,
     };
-    let rng =
-        entropy::rng().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
-    let mut options = Options::new("proxy", clock);
-    options.drain = flags.drain.duration();
-    options.events = events;
-    options.hep = flags.hep.open()?;
-    options.tls = flags.tls.settings(&bound, &flags.domains.domain)?;
-    let services = Services { store: Some(Box::new(store)), relays };
-    Ok(driver::run(Proxy::new(config, rng), bound, services, options)?)
+    let machine = Proxy::new(config, given.rng);
+    started.run(machine, relays)
 }
 
 /// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` its name in events, else that is the address.

@@ -1,21 +1,18 @@
 //! `registrar`: who may be reached where. CONTRACT 3.
 
 use super::Entry;
-use crate::common::{Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Secrets, Tls, usage};
+use super::server::{self, Server};
+use crate::common::{Database, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::json;
-use sipbox_core::auth::{Keys, digest};
-use sipbox_core::flow::Transport;
+use sipbox_core::auth::digest;
 use sipbox_core::registrar::{Auth, Config, Registrar};
-use sipbox_core::rng::Rng;
 use sipbox_core::sip::Aor;
 use sipbox_core::store::{Binding, Error, Query, Refusal, Reply, Secret};
 use sipbox_io::clock::Clock;
-use sipbox_io::driver::{self, Options};
-use sipbox_io::services::Services;
-use sipbox_io::{entropy, store};
+use sipbox_io::store;
 use std::io::{IsTerminal, Read, Write};
 
 pub const ENTRY: Entry = Entry {
@@ -105,23 +102,13 @@ struct WithPassword {
 #[derive(Args, Clone, Debug)]
 struct Serve {
     #[command(flatten)]
-    listen: Listen,
-    #[command(flatten)]
-    domains: Domains,
-    #[command(flatten)]
-    database: Database,
-    #[command(flatten)]
-    edge: Edge,
-    #[command(flatten)]
-    secrets: Secrets,
-    #[command(flatten)]
-    tls: Tls,
+    server: Server,
     /// Realm of the challenge [default: the domain of the address-of-record]
     #[arg(long, value_name = "NAME")]
     realm: Option<String>,
     /// Whether passwords are asked for
-    #[arg(long, value_enum, default_value_t = AuthFlag::Digest)]
-    auth: AuthFlag,
+    #[arg(long, value_enum, default_value_t = server::Auth::Digest)]
+    auth: server::Auth,
     /// Refuse shorter registrations with 423
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     min_expires: u32,
@@ -134,20 +121,6 @@ struct Serve {
     /// Of one address-of-record; the oldest makes room
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     max_contacts: u16,
-    #[command(flatten)]
-    events: EventsTo,
-    #[command(flatten)]
-    hep: HepTo,
-    #[command(flatten)]
-    drain: Drain,
-    #[command(flatten)]
-    log: Log,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum AuthFlag {
-    Digest,
-    None,
 }
 
 fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -209,40 +182,24 @@ fn serve(flags: Serve) -> Result<(), Failure> {
     if flags.min_expires > flags.max_expires {
         return Err(usage("--min-expires is more than --max-expires; no registration could succeed"));
     }
-    let clock = Clock::start();
-    flags.log.start("registrar", clock)?;
-    let secrets = flags.secrets.load()?;
-    let Some(keys) = Keys::new(&secrets) else {
-        return Err(Failure::new(Code::Config, "--secret-file: no key in it"));
-    };
-    let bound =
-        flags.listen.bind(&[Transport::Udp, Transport::Tcp, Transport::Tls], &["udp:127.0.0.1:5060"])?;
-    let database = store::open(flags.database.db.as_deref())?;
-    let (events, _writer) = flags.events.open()?;
-    let tls = flags.tls.settings(&bound, &flags.domains.domain)?;
+    let (given, started) = flags.server.start("registrar", "udp:127.0.0.1:5060")?;
     let config = Config {
-        listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
-        domains: flags.domains.domain.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+        listeners: given.listeners,
+        domains: given.domains,
         realm: flags.realm,
         auth: match flags.auth {
-            AuthFlag::Digest => Auth::Digest,
-            AuthFlag::None => Auth::None,
+            server::Auth::Digest => Auth::Digest,
+            server::Auth::None => Auth::None,
         },
         min_expires: flags.min_expires,
         max_expires: flags.max_expires,
         default_expires: flags.default_expires,
         max_contacts: usize::from(flags.max_contacts),
-        edge: flags.edge.edge,
-        keys,
+        edge: flags.server.edge.edge,
+        keys: given.keys,
     };
-    let seed =
-        entropy::seed().map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
-    let machine = Registrar::new(config, 0, Rng::from_entropy(seed));
-    let services = Services { store: Some(Box::new(database)), ..Services::default() };
-    let hep = flags.hep.open()?;
-    let options =
-        Options { drain: flags.drain.duration(), events, hep, tls, ..Options::new("registrar", clock) };
-    Ok(driver::run(machine, bound, services, options)?)
+    let machine = Registrar::new(config, 0, given.rng);
+    started.run(machine, Vec::new())
 }
 
 impl WithPassword {

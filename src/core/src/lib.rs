@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! registrar proxy gateway presence relay trace
+//! uas
 //! machine
 //! rewrite
 //! client dialog auth store ng mos
@@ -40,3 +41,4 @@ pub mod time;
 pub mod timer;
 pub mod trace;
 pub mod transaction;
+pub mod uas;

@@ -8,7 +8,7 @@ use super::notify::{self, Hop, Notify, Reason};
 use super::{Asked, LOOK_BATCH, Presence, RESTART_SKIP, TIDY_BATCH, Timer};
 use crate::flow::{Flow, Target};
 use crate::limits;
-use crate::machine::{Event, Level, Output, Question};
+use crate::machine::{Event, Level, Question};
 use crate::rng::{KeyedHash, Rng};
 use crate::sip::Aor;
 use crate::store::presence::{self as rows, DialogKey, Package, State, Subscription};
@@ -178,7 +178,7 @@ impl Presence {
 
     /// One presentity, at once: it was changed, or there is a new watcher.
     pub(super) fn look_soon(&mut self, now: Instant, presentity: &Aor) {
-        if self.watches.by_presentity.contains_key(presentity) && self.asked.len() < limits::OPEN_TICKETS {
+        if self.watches.by_presentity.contains_key(presentity) && self.uas.may_ask(self.asked.len()) {
             let query = rows::Query::States { of: vec![presentity.clone()], now };
             self.ask_rows(now, query, Asked::Look { round: false });
         }
@@ -228,7 +228,7 @@ impl Presence {
             return;
         }
         self.gone.push(watch.row.key.clone());
-        self.output.push_back(Output::Event(event(Level::Info, "expired", &watch.row)));
+        self.uas.event(event(Level::Info, "expired", &watch.row));
         self.last(now, id);
     }
 
@@ -265,7 +265,7 @@ impl Presence {
     }
 
     fn send(&mut self, now: Instant, id: WatchId, target: Target) {
-        let branch = self.layer.branch(&mut self.rng);
+        let branch = self.uas.layer.branch(&mut self.uas.rng);
         let listener = match target {
             Target::Flow(flow) => flow.listener,
             Target::Address { listener, .. } => listener,
@@ -287,7 +287,7 @@ impl Presence {
             document: next.map(|next| (watch.row.package.content_type(), next.with_version(version))),
         };
         let data = notify.write(now);
-        match self.layer.send_request(now, target, "NOTIFY", &branch, data.into()) {
+        match self.uas.layer.send_request(now, target, "NOTIFY", &branch, data.into()) {
             Some(client) => {
                 watch.busy = Busy::Notified;
                 if watch.ending.is_none() {
@@ -323,7 +323,7 @@ impl Presence {
             .with("status", status)
             .with("reason", why)
             .with("ends", ends || watch.ending.is_some());
-        self.output.push_back(Output::Event(notice));
+        self.uas.event(notice);
         if ends || watch.ending.is_some() {
             if watch.ending.is_none() {
                 self.gone.push(watch.row.key.clone());

@@ -3,7 +3,9 @@
 use super::*;
 use crate::auth::Keys;
 use crate::auth::digest::{self, Challenge};
-use crate::flow::{Listener, ListenerId, Transport};
+use crate::flow::{Listener, ListenerId, Target, Transport};
+use crate::machine::Event;
+use crate::sip::{Name, build};
 use crate::store::memory::Memory;
 use crate::store::{Binding, Contacts, Save};
 

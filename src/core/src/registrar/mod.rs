@@ -11,48 +11,42 @@ mod tests;
 
 pub use config::{Auth, Config};
 
-use crate::auth::{Checker, Credentials, FlowToken, NonceState, Verdict};
-use crate::flow::{Flow, Target};
-use crate::limits;
+use crate::auth::FlowToken;
+use crate::flow::Flow;
 use crate::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use crate::rng::Rng;
-use crate::sip::edit::Edit;
-use crate::sip::{Aor, Message, Method, Name, Rport, Scheme, Uri, build};
+use crate::sip::{Aor, Message, Name, Uri};
 use crate::store::{self, Binding, Change, Query, Refusal, Save};
 use crate::time::Instant;
-use crate::transaction::{self, Layer, Received, RequestId, ServerId};
-use bytes::Bytes;
+use crate::transaction;
+use crate::uas::{Claim, Request, Rules, Uas};
 use request::{No, Order};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a nonce is good. Registrations come once in several minutes at most: a new one each time does no harm.
-const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 /// After that a question to the store is given up, and its request answered with 503.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// How often rows that have expired are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// Rows that one look takes, so that the transaction stays short.
 const EXPIRE_BATCH: usize = 500;
-/// What a client is told to wait after a 503.
-const RETRY_AFTER: &str = "5";
-const ALLOW: &str = "REGISTER, OPTIONS";
 const SUPPORTED: &str = "path, outbound";
+static RULES: Rules = Rules {
+    allow: "REGISTER, OPTIONS",
+    require: &["path", "outbound"],
+    options: &[("Supported", SUPPORTED), ("Accept", "application/sdp")],
+};
 
 /// A request that waits for the store.
 struct Waiting {
-    server: ServerId,
-    /// As it came, with its top Via marked.
-    request: Bytes,
-    flow: Flow,
+    request: Request,
     deadline: Instant,
     step: Step,
 }
 
 /// Which question is open.
 enum Step {
-    Secret(Box<Credentials>),
+    Secret(Box<Claim>),
     Save,
     Fetch,
     FlowLost,
@@ -68,158 +62,64 @@ enum Asked {
 /// One worker's registrar.
 pub struct Registrar {
     config: Config,
-    layer: Layer,
-    rng: Rng,
-    checker: Checker,
-    /// Of the table `domain`.
-    stored_domains: BTreeSet<String>,
+    uas: Uas,
     asked: BTreeMap<Ticket, Asked>,
-    tickets: u64,
-    output: VecDeque<Output>,
     next_expire: Instant,
     /// When the table `domain` is to be read: at the start, after SIGHUP, and again where it could not be.
     next_domains: Option<Instant>,
-    draining: bool,
 }
 
 impl Registrar {
-    pub fn new(config: Config, worker: u8, mut rng: Rng) -> Self {
-        let layer = Layer::new(&mut rng, worker);
-        let checker = Checker::new(config.keys.clone(), worker, rng.u32(), NONCE_LIFETIME);
+    pub fn new(config: Config, worker: u8, rng: Rng) -> Self {
         Registrar {
+            uas: Uas::new(&RULES, config.domains.clone(), config.keys.clone(), worker, rng),
             config,
-            layer,
-            rng,
-            checker,
-            stored_domains: BTreeSet::new(),
             asked: BTreeMap::new(),
-            tickets: 0,
-            output: VecDeque::new(),
             next_expire: Instant(0),
             next_domains: Some(Instant(0)),
-            draining: false,
         }
     }
 
     // --- requests ---
 
-    fn packet(&mut self, now: Instant, flow: Flow, data: &Bytes) {
-        let message = match Message::parse(data).and_then(|m| m.check().map(|()| m)) {
-            Ok(message) => message,
-            Err(error) => return self.malformed(&flow, data, error),
-        };
+    fn packet(&mut self, now: Instant, flow: Flow, data: &[u8]) {
+        let Some(message) = self.uas.read(&flow, data) else { return };
         if !message.is_request() {
             // We sent no request: this answers nothing.
             return;
         }
-        let request = mark(&message, &flow);
-        let Ok(message) = Message::parse(&request) else { return };
-        match self.layer.receive_request(now, &RequestId::of(&message), Target::Flow(flow)) {
-            Received::New(server) => self.request(now, server, flow, &message, &request),
-            // A REGISTER is answered at once or by the store: there is nothing to cancel (§9.2).
-            Received::Cancel { id, invite } => {
-                self.answer(now, id, &message, if invite.is_some() { 200 } else { 481 }, None, &[]);
-            }
-            Received::Ack(_) | Received::Absorbed => {}
-            Received::Overload => {
-                let headers = [("Retry-After", RETRY_AFTER)];
-                let data = build::response(&message, 503, None, Some(&self.rng.token(12)), &headers, b"");
-                self.layer.send_stateless(Target::Flow(flow), data.into());
-            }
+        let Some(request) = self.uas.receive(now, flow, &message) else { return };
+        let Ok(message) = Message::parse(&request.data) else { return };
+        if self.uas.draining {
+            return self.uas.unavailable(now, request.server, &message);
         }
-    }
-
-    /// 400 to what can be answered at all; nothing else is known of it, so no transaction.
-    fn malformed(&mut self, flow: &Flow, data: &[u8], error: crate::sip::ParseError) {
-        let event = Event::new(Level::Warn, "malformed").with("peer", flow).with("fault", error);
-        self.output.push_back(Output::Event(event));
-        let Some(message) = Message::parse_to_refuse(data) else { return };
-        let marked = mark(&message, flow);
-        let Some(message) = Message::parse_to_refuse(&marked) else { return };
-        let reason = error.kind.to_string();
-        let tag = self.rng.token(12);
-        let data = build::response(&message, error.kind.status(), Some(&reason), Some(&tag), &[], b"");
-        self.layer.send_stateless(Target::Flow(*flow), data.into());
-    }
-
-    fn request(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        flow: Flow,
-        message: &Message<'_>,
-        request: &Bytes,
-    ) {
-        if self.draining {
-            return self.answer(now, server, message, 503, None, &[("Retry-After", RETRY_AFTER)]);
+        if self.uas.admit(now, request.server, &message) {
+            self.register(now, &request, &message);
         }
-        // §8.2.1, §8.2.2.1, §8.2.2.3, in this order.
-        let method = message.method();
-        if !matches!(method, Method::Register | Method::Options) {
-            return self.answer(now, server, message, 405, None, &[("Allow", ALLOW)]);
-        }
-        match Uri::parse(message.request_uri()).map(|uri| uri.scheme) {
-            Ok(Scheme::Sip | Scheme::Sips) => {}
-            _ => return self.answer(now, server, message, 416, None, &[]),
-        }
-        let unknown: Vec<String> = message
-            .values(Name::Require)
-            .filter(|token| {
-                !["path", "outbound"].iter().any(|known| token.eq_ignore_ascii_case(known.as_bytes()))
-            })
-            .map(|token| String::from_utf8_lossy(token).into_owned())
-            .collect();
-        if !unknown.is_empty() {
-            return self.answer(now, server, message, 420, None, &[("Unsupported", &unknown.join(", "))]);
-        }
-        if method == Method::Options {
-            let headers = [("Allow", ALLOW), ("Supported", SUPPORTED), ("Accept", "application/sdp")];
-            return self.answer(now, server, message, 200, None, &headers);
-        }
-        self.register(now, server, flow, message, request);
     }
 
     /// §10.3 steps 2 to 5, as far as they go without the store.
-    fn register(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        flow: Flow,
-        message: &Message<'_>,
-        request: &Bytes,
-    ) {
+    fn register(&mut self, now: Instant, request: &Request, message: &Message<'_>) {
         let Some(aor) = address_of_record(message) else {
-            return self.answer(now, server, message, 400, Some("To Is No SIP Address"), &[]);
+            return self.uas.answer(now, request.server, message, 400, Some("To Is No SIP Address"), &[]);
         };
-        if !self.serves(&aor.domain) {
-            return self.answer(now, server, message, 404, Some("Not Our Domain"), &[]);
+        if !self.uas.serves(&aor.domain) {
+            return self.uas.answer(now, request.server, message, 404, Some("Not Our Domain"), &[]);
         }
-        let waiting =
-            |step| Waiting { server, request: request.clone(), flow, deadline: now + ASK_DEADLINE, step };
         // wsgw tells that a connection is gone, perhaps by way of a proxy: a REGISTER whose TOKEN is its credential.
         if message.header(Name::Authorization).is_none()
             && request::only_removes(message)
-            && let Some(token) = self.own_token(message, &flow, &aor)
+            && let Some(token) = self.own_token(message, &request.flow, &aor)
         {
-            let query = Query::RemoveFlow { aor, token, now };
-            return self.ask(now, query, waiting(Step::FlowLost), message);
+            return self.ask(now, Query::RemoveFlow { aor, token, now }, request, Step::FlowLost, message);
         }
         if self.config.auth == Auth::None {
-            return self.carry_out(now, server, flow, message, request);
+            return self.carry_out(now, request, message);
         }
-        let realm = self.realm(&aor);
-        let Some(credentials) = Credentials::of(message, Name::Authorization, &realm) else {
-            return self.challenge(now, server, message, &realm, false);
-        };
-        match self.checker.nonce_state(now, &credentials) {
-            NonceState::Fresh => {}
-            NonceState::Stale | NonceState::Replayed => {
-                return self.challenge(now, server, message, &realm, true);
-            }
-            NonceState::Foreign => return self.challenge(now, server, message, &realm, false),
+        let realm = self.config.realm.clone().unwrap_or_else(|| aor.domain.clone());
+        if let Some(claim) = self.uas.claim(now, request.server, message, aor, realm) {
+            self.ask(now, claim.question(), request, Step::Secret(Box::new(claim)), message);
         }
-        let query = Query::Secret { user: credentials.user().to_owned(), domain: aor.domain };
-        self.ask(now, query, waiting(Step::Secret(Box::new(credentials))), message);
     }
 
     /// The text of the TOKEN in Path that names this client, in a request that whoever minted it began: its first Via has
@@ -239,81 +139,40 @@ impl Registrar {
         String::from_utf8(hop.uri.user?.to_vec()).ok().filter(|_| its_own)
     }
 
-    fn serves(&self, domain: &str) -> bool {
-        (self.config.domains.is_empty() && self.stored_domains.is_empty())
-            || self.config.domains.iter().any(|d| d.eq_ignore_ascii_case(domain))
-            || self.stored_domains.contains(domain)
-    }
-
-    fn realm(&self, aor: &Aor) -> String {
-        self.config.realm.clone().unwrap_or_else(|| aor.domain.clone())
-    }
-
-    fn challenge(&mut self, now: Instant, server: ServerId, message: &Message<'_>, realm: &str, stale: bool) {
-        let challenge = self.checker.challenge(now, realm, stale);
-        self.answer(now, server, message, 401, None, &[("WWW-Authenticate", &challenge)]);
-    }
-
     /// Steps 3 and 4, with what the store has of the user.
     fn authenticate(
         &mut self,
         now: Instant,
-        waiting: Waiting,
-        credentials: &Credentials,
+        request: &Request,
+        message: &Message<'_>,
+        claim: &Claim,
         secret: Option<&store::Secret>,
     ) {
-        let Ok(message) = Message::parse(&waiting.request) else { return };
-        let Some(aor) = address_of_record(&message) else { return };
-        let realm = self.realm(&aor);
-        let verdict = match secret {
-            Some(secret) => {
-                let uri = Some(message.request_uri());
-                self.checker.judge(now, credentials, b"REGISTER", uri, secret)
-            }
-            None => Verdict::Bad,
+        let uri = Some(message.request_uri());
+        let why = match self.uas.judge(now, request.server, message, claim, secret, uri) {
+            Ok(()) => return self.carry_out(now, request, message),
+            Err(None) => return,
+            Err(Some(why)) => why,
         };
-        let why = match verdict {
-            Verdict::Good if credentials.belong_to(&aor.user, &aor.domain) => {
-                return self.carry_out(now, waiting.server, waiting.flow, &message, &waiting.request);
-            }
-            Verdict::Good => {
-                self.answer(now, waiting.server, &message, 403, None, &[]);
-                "another user's address"
-            }
-            Verdict::Stale => return self.challenge(now, waiting.server, &message, &realm, true),
-            Verdict::Bad => {
-                self.challenge(now, waiting.server, &message, &realm, false);
-                if secret.is_some() { "wrong password" } else { "unknown user" }
-            }
-        };
-        let peer = request::source(&self.config, &message, &waiting.flow, &aor).address;
-        let event = Event::new(Level::Warn, "auth-failed")
-            .with("aor", &aor)
-            .with("user", &credentials.username)
-            .with("reason", why);
-        let contact = message
-            .contacts()
-            .find_map(Result::ok)
-            .map(|c| String::from_utf8_lossy(c.uri.as_bytes()).into_owned());
-        self.tell(event, contact.as_deref(), peer.unwrap_or(waiting.flow.remote), &message);
+        let Some(aor) = address_of_record(message) else { return };
+        let peer = request::source(&self.config, message, &request.flow, &aor).address;
+        let contact = message.contacts().find_map(Result::ok);
+        let mut event = claim.failed(why);
+        if let Some(contact) = contact {
+            event = event.with("contact", String::from_utf8_lossy(contact.uri.as_bytes()));
+        }
+        self.uas.tell(event, &peer.unwrap_or(request.flow.remote), message);
     }
 
     /// Steps 6 to 8.
-    fn carry_out(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        flow: Flow,
-        message: &Message<'_>,
-        request: &Bytes,
-    ) {
+    fn carry_out(&mut self, now: Instant, request: &Request, message: &Message<'_>) {
         let Some(aor) = address_of_record(message) else { return };
-        let source = request::source(&self.config, message, &flow, &aor);
-        let order = match request::order(&self.config, message, &flow, &aor, &source, now) {
+        let source = request::source(&self.config, message, &request.flow, &aor);
+        let order = match request::order(&self.config, message, &request.flow, &aor, &source, now) {
             Ok(order) => order,
             Err(No { status, reason, header }) => {
                 let header = header.as_ref().map(|(name, value)| (*name, value.as_str()));
-                return self.answer(now, server, message, status, reason, header.as_slice());
+                return self.uas.answer(now, request.server, message, status, reason, header.as_slice());
             }
         };
         let (query, step) = match order {
@@ -325,24 +184,22 @@ impl Registrar {
                 (Query::Save(Box::new(Save { aor, now, call_id, cseq, contacts, max_contacts })), Step::Save)
             }
         };
-        let waiting = Waiting { server, request: request.clone(), flow, deadline: now + ASK_DEADLINE, step };
-        self.ask(now, query, waiting, message);
+        self.ask(now, query, request, step, message);
     }
 
     // --- the store ---
 
-    fn ask(&mut self, now: Instant, query: Query, waiting: Waiting, message: &Message<'_>) {
-        if self.asked.len() >= limits::OPEN_TICKETS {
-            return self.answer(now, waiting.server, message, 503, None, &[("Retry-After", RETRY_AFTER)]);
+    fn ask(&mut self, now: Instant, query: Query, request: &Request, step: Step, message: &Message<'_>) {
+        if !self.uas.may_ask(self.asked.len()) {
+            return self.uas.unavailable(now, request.server, message);
         }
+        let waiting = Waiting { request: request.clone(), deadline: now + ASK_DEADLINE, step };
         self.put_question(query, Asked::Request(Box::new(waiting)));
     }
 
     fn put_question(&mut self, query: Query, asked: Asked) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = self.uas.ask(Question::Store(query));
         self.asked.insert(ticket, asked);
-        self.output.push_back(Output::Ask { ticket, question: Question::Store(query) });
     }
 
     fn told(&mut self, now: Instant, ticket: Ticket, reply: Reply) {
@@ -351,7 +208,9 @@ impl Registrar {
         let Reply::Store(reply) = reply else { return };
         match asked {
             Asked::Domains => match reply {
-                Ok(store::Reply::Domains(domains)) => self.stored_domains = domains.into_iter().collect(),
+                Ok(store::Reply::Domains(domains)) => {
+                    self.uas.stored_domains = domains.into_iter().collect();
+                }
                 Ok(_) => {}
                 // Without the table nobody knows which domains are served: it is asked for again.
                 Err(store::Error::Unavailable(_)) => self.next_domains = Some(now + EXPIRE_EVERY),
@@ -370,31 +229,26 @@ impl Registrar {
         }
     }
 
-    fn request_told(
-        &mut self,
-        now: Instant,
-        mut waiting: Waiting,
-        reply: Result<store::Reply, store::Error>,
-    ) {
-        let request = waiting.request.clone();
-        let Ok(message) = Message::parse(&request) else { return };
+    fn request_told(&mut self, now: Instant, waiting: Waiting, reply: Result<store::Reply, store::Error>) {
+        let Waiting { request, step, .. } = waiting;
+        let Ok(message) = Message::parse(&request.data) else { return };
+        let server = request.server;
         let reply = match reply {
             Ok(reply) => reply,
             Err(store::Error::Unavailable(why)) => {
-                let event = Event::new(Level::Warn, "store-unavailable").with("reason", why);
-                self.tell(event, None, waiting.flow.remote, &message);
-                return self.unavailable(now, &waiting);
+                self.uas.store_unavailable(&why, &request.flow.remote, &message);
+                return self.uas.unavailable(now, server, &message);
             }
         };
-        match (std::mem::replace(&mut waiting.step, Step::Fetch), reply) {
-            (Step::Secret(credentials), store::Reply::Secret(secret)) => {
-                self.authenticate(now, waiting, &credentials, secret.as_ref());
+        match (step, reply) {
+            (Step::Secret(claim), store::Reply::Secret(secret)) => {
+                self.authenticate(now, &request, &message, &claim, secret.as_ref());
             }
             (Step::Fetch, store::Reply::Bindings(bindings)) => {
-                self.accept(now, &waiting, &message, &bindings)
+                self.accept(now, &request, &message, &bindings);
             }
             (Step::Save, store::Reply::Saved(saved)) => {
-                self.accept(now, &waiting, &message, &saved.bindings);
+                self.accept(now, &request, &message, &saved.bindings);
                 let Some(aor) = address_of_record(&message) else { return };
                 for (change, binding) in &saved.changes {
                     let name = match change {
@@ -406,32 +260,26 @@ impl Registrar {
                 }
             }
             (Step::FlowLost, store::Reply::Removed(rows)) => {
-                self.answer(now, waiting.server, &message, 200, None, &[]);
+                self.uas.answer(now, server, &message, 200, None, &[]);
                 for (aor, binding) in rows {
                     self.binding_event("flow-lost", &aor, &binding, Some(&message));
                 }
             }
             (_, store::Reply::Refused(Refusal::OutOfOrder)) => {
-                self.answer(now, waiting.server, &message, 500, Some("Overtaken By A Later Request"), &[]);
+                self.uas.answer(now, server, &message, 500, Some("Overtaken By A Later Request"), &[]);
             }
             (_, store::Reply::Refused(Refusal::TooManyContacts)) => {
-                self.answer(now, waiting.server, &message, 403, Some("Too Many Contacts"), &[]);
+                self.uas.answer(now, server, &message, 403, Some("Too Many Contacts"), &[]);
             }
             // A store that answers another question than was asked is no store.
-            (_, _) => self.unavailable(now, &waiting),
-        }
-    }
-
-    fn unavailable(&mut self, now: Instant, waiting: &Waiting) {
-        if let Ok(message) = Message::parse(&waiting.request) {
-            self.answer(now, waiting.server, &message, 503, None, &[("Retry-After", RETRY_AFTER)]);
+            (_, _) => self.uas.unavailable(now, server, &message),
         }
     }
 
     // --- answers and events ---
 
     /// Step 8: every binding with its time.
-    fn accept(&mut self, now: Instant, waiting: &Waiting, message: &Message<'_>, bindings: &[Binding]) {
+    fn accept(&mut self, now: Instant, request: &Request, message: &Message<'_>, bindings: &[Binding]) {
         let mut headers: Vec<(&str, String)> = Vec::with_capacity(bindings.len() + 4);
         let mut outbound = false;
         for binding in bindings {
@@ -468,21 +316,7 @@ impl Registrar {
         headers.push(("Date", now.rfc1123()));
         let headers: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.answer(now, waiting.server, message, 200, None, &headers);
-    }
-
-    fn answer(
-        &mut self,
-        now: Instant,
-        server: ServerId,
-        message: &Message<'_>,
-        status: u16,
-        reason: Option<&str>,
-        headers: &[(&str, &str)],
-    ) {
-        let tag = self.rng.token(12);
-        let data = build::response(message, status, reason, Some(&tag), headers, b"");
-        self.layer.respond(now, server, status, data.into());
+        self.uas.answer(now, request.server, message, 200, None, &headers);
     }
 
     fn binding_event(
@@ -499,15 +333,7 @@ impl Registrar {
         if message.is_some() {
             event = event.with("call_id", &binding.call_id);
         }
-        self.output.push_back(Output::Event(event));
-    }
-
-    fn tell(&mut self, mut event: Event, contact: Option<&str>, peer: SocketAddr, message: &Message<'_>) {
-        if let Some(contact) = contact {
-            event = event.with("contact", contact);
-        }
-        let call_id = String::from_utf8_lossy(message.call_id().unwrap_or_default());
-        self.output.push_back(Output::Event(event.with("peer", peer).with("call_id", call_id)));
+        self.uas.event(event);
     }
 }
 
@@ -516,20 +342,17 @@ impl Machine for Registrar {
         match input {
             Input::Packet { flow, data } => self.packet(now, flow, &data),
             Input::FlowOpened { .. } => {}
-            Input::FlowClosed { flow } => self.layer.flow_closed(&flow),
+            Input::FlowClosed { flow } => self.uas.layer.flow_closed(&flow),
             // Only answers are sent here; who wanted one asks again.
             Input::SendFailed { .. } => {}
             Input::Answer { ticket, reply } => self.told(now, ticket, reply),
             Input::Reload => self.next_domains = Some(now),
-            Input::Drain => self.draining = true,
+            Input::Drain => self.uas.draining = true,
         }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        if let Some((target, data)) = self.layer.poll_transmit() {
-            return Some(Output::Transmit { target, data });
-        }
-        while let Some(event) = self.layer.poll_event() {
+        while let Some(event) = self.uas.layer.poll_event() {
             match event {
                 // A server transaction that is over needs nothing; there are no others.
                 transaction::Event::ServerEnded(_)
@@ -539,7 +362,7 @@ impl Machine for Registrar {
                 | transaction::Event::ClientEnded(_) => {}
             }
         }
-        self.output.pop_front()
+        self.uas.poll_output()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -552,14 +375,14 @@ impl Machine for Registrar {
                 Asked::Domains => None,
             })
             .min();
-        [Some(self.next_expire), self.next_domains, deadline, self.layer.poll_timeout()]
+        [Some(self.next_expire), self.next_domains, deadline, self.uas.layer.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.layer.handle_timeout(now);
+        self.uas.layer.handle_timeout(now);
         if self.next_domains.is_some_and(|due| due <= now) {
             self.next_domains = None;
             self.put_question(Query::Domains, Asked::Domains);
@@ -582,8 +405,10 @@ impl Machine for Registrar {
             .map(|(ticket, _)| *ticket)
             .collect();
         for ticket in late {
-            if let Some(Asked::Request(waiting)) = self.asked.remove(&ticket) {
-                self.unavailable(now, &waiting);
+            if let Some(Asked::Request(waiting)) = self.asked.remove(&ticket)
+                && let Ok(message) = Message::parse(&waiting.request.data)
+            {
+                self.uas.unavailable(now, waiting.request.server, &message);
             }
         }
     }
@@ -595,10 +420,10 @@ impl Machine for Registrar {
     fn dump(&self, out: &mut Vec<String>) {
         let line = serde_json::json!({
             "machine": "registrar",
-            "domains": self.config.domains.iter().chain(&self.stored_domains).collect::<Vec<_>>(),
-            "transactions": self.layer.pending(),
+            "domains": self.uas.domains(),
+            "transactions": self.uas.layer.pending(),
             "questions": self.asked.len(),
-            "draining": self.draining,
+            "draining": self.uas.draining,
         });
         out.push(line.to_string());
     }
@@ -614,23 +439,4 @@ fn peer(received: &str) -> Option<String> {
 /// To names the address-of-record (step 5); None where it is no SIP address.
 fn address_of_record(message: &Message<'_>) -> Option<Aor> {
     message.to().ok()?.uri.aor()
-}
-
-/// RFC 3261 §18.2.1 and RFC 3581, before anything else reads the request. rport is forced, as in the seed: the answer
-/// goes to where the request came from.
-fn mark(message: &Message<'_>, flow: &Flow) -> Bytes {
-    let mut edit = Edit::new();
-    if let Ok(via) = message.top_via() {
-        let same = crate::sip::uri::host_ip(via.host) == Some(flow.remote.ip());
-        let port = via.port.unwrap_or(flow.transport.default_port());
-        if !same || via.rport() != Rport::Absent || via.received().is_some() {
-            edit.set_received(flow.remote.ip());
-        }
-        if via.rport() != Rport::Absent || (!flow.transport.is_reliable() && port != flow.remote.port()) {
-            edit.set_rport(flow.remote.port());
-        }
-    }
-    let mut out = Vec::new();
-    edit.write(message, &mut out);
-    out.into()
 }

@@ -4,7 +4,10 @@ use super::*;
 use crate::auth::digest::{self, Challenge};
 use crate::auth::{FlowToken, Keys, flow_token};
 use crate::flow::{ConnectionId, Listener, ListenerId, Transport};
+use crate::sip::Rport;
 use crate::store::memory::Memory;
+use bytes::Bytes;
+use std::time::Duration;
 
 const PHONE: &str = "198.51.100.7:5062";
 const EDGE: &str = "192.0.2.10:5080";
