@@ -363,27 +363,32 @@ fn hep_is_listened_to() {
 /// What a server of ours receives and sends shows up in a tracer.
 #[test]
 fn servers_send_hep() {
+    for command in ["registrar", "presence"] {
+        sends_hep(command);
+    }
+}
+
+fn sends_hep(command: &str) {
     let tracer = Server::start("siptrace", &["--hep-listen", "udp:127.0.0.1:0", "-o", "json"]);
     let hep = format!("udp:{}", tracer.address("udp"));
-    let registrar =
-        ["--listen", "udp:127.0.0.1:0", "--domain", "example.com", "--auth", "none", "--hep", &hep];
-    let registrar = Server::start("registrar", &registrar);
+    let flags = ["--listen", "udp:127.0.0.1:0", "--domain", "example.com", "--auth", "none", "--hep", &hep];
+    let server = Server::start(command, &flags);
     let phone = UdpSocket::bind("127.0.0.1:0").unwrap();
     phone.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let request = message("OPTIONS sip:example.com SIP/2.0", "1 OPTIONS", "asked", "");
-    phone.send_to(&request, registrar.address("udp")).unwrap();
+    phone.send_to(&request, server.address("udp")).unwrap();
     let mut answer = vec![0; 65_535];
-    let length = phone.recv(&mut answer).expect("an answer");
+    let length = phone.recv(&mut answer).unwrap_or_else(|e| panic!("{command}: {e}"));
     let within = Duration::from_secs(5);
     let received = tracer.wait_record(within, |r| r["method"] == "OPTIONS" && r["uri"] == "sip:example.com");
     let received = received.expect("the request");
     assert_eq!(received["message"].as_str().unwrap().as_bytes(), request);
     assert_eq!(received["source"], phone.local_addr().unwrap().to_string());
-    assert_eq!(received["destination"], registrar.address("udp").to_string());
+    assert_eq!(received["destination"], server.address("udp").to_string());
     let sent = tracer.wait_record(within, |r| r["status"].is_u64()).expect("the answer");
     assert_eq!(sent["message"].as_str().unwrap().as_bytes(), &answer[..length]);
     assert_eq!(sent["source"], received["destination"]);
-    let bad = run(&["registrar", "--listen", "udp:127.0.0.1:0", "--hep", "tcp:127.0.0.1:9060"], b"");
+    let bad = run(&[command, "--listen", "udp:127.0.0.1:0", "--hep", "tcp:127.0.0.1:9060"], b"");
     assert_eq!(bad.code, 64, "{}", bad.stderr);
 }
 
