@@ -19,39 +19,52 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let (entry, rest) = match choose(&arguments) {
+    let (entry, name, rest) = match choose(&arguments) {
         Some(chosen) => chosen,
         None => return ExitCode::from(without_command(&arguments)),
     };
-    let command = environment::bind((entry.command)(), entry.name, rest)
+    let translated = match entry.name {
+        "relay" => cmd::relay::translate(rest, Some(name)),
+        _ => Ok(rest.to_vec()),
+    };
+    let rest = match translated {
+        Ok(words) => words,
+        Err(failure) => return ExitCode::from(failed(entry, &failure)),
+    };
+    let command = environment::bind((entry.command)(), entry.name, &rest)
         .name(entry.name)
         .bin_name(format!("sipbox {}", entry.name))
         .version(env!("CARGO_PKG_VERSION"))
         .no_binary_name(true);
-    let result = match command.try_get_matches_from(rest) {
+    let result = match command.try_get_matches_from(&rest) {
         Ok(matches) => (entry.run)(&matches),
         Err(error) => return ExitCode::from(usage(&error)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                let _ = writeln!(std::io::stderr(), "sipbox {}: {}", entry.name, failure.message);
-            }
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => ExitCode::from(failed(entry, &failure)),
     }
 }
 
-/// The command, and the words that are its own.
-fn choose(arguments: &[OsString]) -> Option<(&'static Entry, &[OsString])> {
+/// Tells what went wrong. The exit code.
+fn failed(entry: &Entry, failure: &Failure) -> u8 {
+    if !failure.message.is_empty() {
+        let _ = writeln!(std::io::stderr(), "sipbox {}: {}", entry.name, failure.message);
+    }
+    failure.code
+}
+
+/// The command, the name that it was called by, and the words that are its own.
+fn choose(arguments: &[OsString]) -> Option<(&'static Entry, &str, &[OsString])> {
     let (first, rest) = arguments.split_first()?;
     let link = Path::new(first).file_name()?.to_str()?;
-    if let Some(entry) = cmd::find(link.strip_prefix("sipbox-").unwrap_or(link)) {
-        return Some((entry, rest));
+    let link = link.strip_prefix("sipbox-").unwrap_or(link);
+    if let Some(entry) = cmd::find(link) {
+        return Some((entry, link, rest));
     }
     let (word, rest) = rest.split_first()?;
-    Some((cmd::find(word.to_str()?)?, rest))
+    let word = word.to_str()?;
+    Some((cmd::find(word)?, word, rest))
 }
 
 /// The flags of `sipbox` itself.

@@ -35,7 +35,7 @@ _sipbox__relay() {
 
     case "${cmd}" in
         sipbox__relay)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --workers --events --drain --log --verbose --quiet --help serve help"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help serve help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -65,7 +65,27 @@ _sipbox__relay() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --final-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint-learning)
+                    COMPREPLY=($(compgen -W "off immediate delayed heuristic" -- "${cur}"))
+                    return 0
+                    ;;
                 --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pidfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --without-meaning)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -131,7 +151,7 @@ _sipbox__relay() {
             return 0
             ;;
         sipbox__subcmd__relay__subcmd__serve)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --workers --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -161,7 +181,27 @@ _sipbox__relay() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --final-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint-learning)
+                    COMPREPLY=($(compgen -W "off immediate delayed heuristic" -- "${cur}"))
+                    return 0
+                    ;;
                 --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pidfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --without-meaning)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

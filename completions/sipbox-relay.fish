@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_relay_global_optspecs
-    string join \n control= control-allow= interface= port-range= timeout= silent-timeout= workers= events= drain= log= v/verbose q/quiet h/help
+    string join \n control= control-allow= interface= port-range= timeout= silent-timeout= final-timeout= max-sessions= sip-source endpoint-learning= workers= pidfile= without-meaning= events= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_relay_needs_command
@@ -30,15 +30,24 @@ complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l interface -d 
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l port-range -d 'UDP ports for media, both included' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l timeout -d 'After so long without a packet a call has ended' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l final-timeout -d 'After so long a call is ended in any case' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
+immediate\t'The first packets decide'
+delayed\t'The same here'
+heuristic\t'The same here'"
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l pidfile -d 'Write the process\'s number to a file' -r -F
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l without-meaning -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l sip-source -d 'Look for each sender\'s media where its SIP came from, as if each request had the flag SIP-source-address'
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -f -a "serve" -d 'The same, said in full'
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l control -d 'Where ng requests come in, as bencode or JSON' -r
@@ -47,14 +56,23 @@ complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l inte
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l port-range -d 'UDP ports for media, both included' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l timeout -d 'After so long without a packet a call has ended' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l final-timeout -d 'After so long a call is ended in any case' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
+immediate\t'The first packets decide'
+delayed\t'The same here'
+heuristic\t'The same here'"
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l pidfile -d 'Write the process\'s number to a file' -r -F
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l without-meaning -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l sip-source -d 'Look for each sender\'s media where its SIP came from, as if each request had the flag SIP-source-address'
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand help; and not __fish_seen_subcommand_from serve help" -f -a "serve" -d 'The same, said in full'
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand help; and not __fish_seen_subcommand_from serve help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -809,7 +809,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__relay)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --workers --events --drain --log --verbose --quiet --help serve"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help serve"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -839,7 +839,27 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --final-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint-learning)
+                    COMPREPLY=($(compgen -W "off immediate delayed heuristic" -- "${cur}"))
+                    return 0
+                    ;;
                 --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pidfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --without-meaning)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -863,7 +883,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__relay__subcmd__serve)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --workers --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -893,7 +913,27 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --final-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint-learning)
+                    COMPREPLY=($(compgen -W "off immediate delayed heuristic" -- "${cur}"))
+                    return 0
+                    ;;
                 --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pidfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --without-meaning)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -256,15 +256,24 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l port-range -d 'UDP ports for media, both included' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l timeout -d 'After so long without a packet a call has ended' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l final-timeout -d 'After so long a call is ended in any case' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
+immediate\t'The first packets decide'
+delayed\t'The same here'
+heuristic\t'The same here'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l pidfile -d 'Write the process\'s number to a file' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l without-meaning -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l sip-source -d 'Look for each sender\'s media where its SIP came from, as if each request had the flag SIP-source-address'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -f -a "serve" -d 'The same, said in full'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l control -d 'Where ng requests come in, as bencode or JSON' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l control-allow -d 'A network that may ask; without it, whoever reaches --control' -r
@@ -272,15 +281,24 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_sub
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l port-range -d 'UDP ports for media, both included' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l timeout -d 'After so long without a packet a call has ended' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l final-timeout -d 'After so long a call is ended in any case' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
+immediate\t'The first packets decide'
+delayed\t'The same here'
+heuristic\t'The same here'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l workers -d 'Media threads [default: the number of cores]' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l pidfile -d 'Write the process\'s number to a file' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l without-meaning -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l sip-source -d 'Look for each sender\'s media where its SIP came from, as if each request had the flag SIP-source-address'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l to -d 'Whom the result is for: sets the flags that the relay is given for him' -r -f -a "webrtc\t''
 sip\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ICE -d 'force, remove or default' -r

@@ -1,17 +1,22 @@
 //! `relay`: forwards media, and is told what to do in rtpengine's ng protocol. CONTRACT 6.
 
+mod rtpengine;
+
 use super::Entry;
 use crate::common::{Drain, EventsTo, Log};
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::Transport;
+use sipbox_core::media::plan::Learning;
 use sipbox_core::relay::{Config, Relay};
 use sipbox_core::sdp::Fingerprint;
 use sipbox_io::clock::Clock;
 use sipbox_io::media::Workers;
 use sipbox_io::ports::{Allocator, Interface, Range};
 use sipbox_io::{certificate, control, entropy, listen};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub const ENTRY: Entry =
@@ -38,15 +43,49 @@ struct Serve {
     /// The same for a call on hold
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     silent_timeout: u64,
+    /// After so long a call is ended in any case
+    #[arg(long, value_name = "SECONDS")]
+    final_timeout: Option<u64>,
+    /// Calls at a time; a further offer is answered with 'load limit'
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<usize>,
+    /// Look for each sender's media where its SIP came from, as if each request had the flag SIP-source-address
+    #[arg(long)]
+    sip_source: bool,
+    /// Whether a plain leg's address is learned from its packets; 'off' sends to the address in the SDP only
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = EndpointLearning::Immediate)]
+    endpoint_learning: EndpointLearning,
     /// Media threads [default: the number of cores]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Write the process's number to a file
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    #[arg(long, hide = true, value_delimiter = ',')]
+    without_meaning: Vec<String>,
     #[command(flatten)]
     events: EventsTo,
     #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
     log: Log,
+}
+
+/// Values of `--endpoint-learning`: rtpengine's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum EndpointLearning {
+    Off,
+    /// The first packets decide
+    Immediate,
+    /// The same here
+    Delayed,
+    /// The same here
+    Heuristic,
+}
+
+/// The command line as clap shall see it: rtpengine's own options are taken too.
+pub fn translate(words: &[OsString], link: Option<&str>) -> Result<Vec<OsString>, Failure> {
+    rtpengine::translate(words, link == Some("rtpengine"))
 }
 
 fn command() -> Command {
@@ -66,6 +105,13 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let clock = Clock::start();
     flags.log.start("relay", clock)?;
     let (events, _writer) = flags.events.open()?;
+    if !flags.without_meaning.is_empty() {
+        tracing::warn!(options = flags.without_meaning.join(" "), "options-without-meaning");
+    }
+    if let Some(path) = &flags.pidfile {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|error| Failure::new(Code::System, format!("--pidfile {}: {error}", path.display())))?;
+    }
 
     let mut sockets = Vec::with_capacity(flags.control.len());
     for text in &flags.control {
@@ -88,6 +134,15 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             fingerprint: Fingerprint { hash: "sha-256".into(), digest: identity.sha256() },
             timeout: Duration::from_secs(flags.timeout),
             silent_timeout: Duration::from_secs(flags.silent_timeout),
+            final_timeout: flags.final_timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            max_calls: flags.max_sessions.unwrap_or(usize::MAX),
+            sip_source: flags.sip_source,
+            learning: match flags.endpoint_learning {
+                EndpointLearning::Off => Learning::Off,
+                EndpointLearning::Immediate | EndpointLearning::Delayed | EndpointLearning::Heuristic => {
+                    Learning::Immediate
+                }
+            },
         },
         entropy::rng().map_err(system)?,
     );

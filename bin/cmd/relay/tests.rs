@@ -32,6 +32,10 @@ impl House {
             fingerprint: Fingerprint { hash: "sha-256".into(), digest: identity.sha256() },
             timeout: Duration::from_secs(60),
             silent_timeout: Duration::from_secs(60),
+            final_timeout: None,
+            max_calls: usize::MAX,
+            sip_source: false,
+            learning: Learning::Immediate,
         };
         House { relay: Relay::new(config, entropy::rng().unwrap()), workers, clock, notices, cookie: 0 }
     }

@@ -15,7 +15,7 @@ pub use engine::{Engine, Family, PortError, Ports, Want};
 
 use crate::limits;
 use crate::machine::{Event, Level};
-use crate::media::plan::{BridgeId, Side};
+use crate::media::plan::{BridgeId, Learning, Side};
 use crate::ng::{self, Dict, Flags};
 use crate::rewrite::{Kind, Refusal, other};
 use crate::rng::Rng;
@@ -35,6 +35,14 @@ pub struct Config {
     pub timeout: Duration,
     /// The same for a call on hold or without an answer (`--silent-timeout`).
     pub silent_timeout: Duration,
+    /// Any call is ended after so long (`--final-timeout`).
+    pub final_timeout: Option<Duration>,
+    /// Calls at a time, where that is less than [`RELAY_CALLS`](limits::RELAY_CALLS) (`--max-sessions`).
+    pub max_calls: usize,
+    /// Each request has the flag `SIP-source-address` (`--sip-source`).
+    pub sip_source: bool,
+    /// How the address of a plain leg is found, where a request does not say (`--endpoint-learning`).
+    pub learning: Learning,
     /// Of the certificate that all DTLS legs show.
     pub fingerprint: Fingerprint,
 }
@@ -53,6 +61,7 @@ enum End {
     Delete,
     Timeout,
     SilentTimeout,
+    FinalTimeout,
     /// The process goes.
     Shutdown,
 }
@@ -63,6 +72,7 @@ impl End {
             End::Delete => "delete",
             End::Timeout => "timeout",
             End::SilentTimeout => "silent-timeout",
+            End::FinalTimeout => "final-timeout",
             End::Shutdown => "shutdown",
         }
     }
@@ -181,7 +191,9 @@ impl Relay {
         let to = request.get_str("to-tag").unwrap_or_default();
         let via = request.get_str("via-branch").filter(|via| !via.is_empty());
         let sdp = request.get_bytes("sdp").ok_or("no sdp")?;
-        let flags = Flags::parse(request)?;
+        let mut flags = Flags::parse(request)?;
+        flags.sip_source_address |= self.config.sip_source;
+        flags.asymmetric |= self.config.learning == Learning::Off;
         if !flags.ignored.is_empty() {
             let event = Event::new(Level::Debug, "ng-ignored").with("call_id", id);
             self.tell(now, event.with("flags", flags.ignored.join(" ")));
@@ -194,7 +206,7 @@ impl Relay {
                 Kind::Offer if self.draining => {
                     return Ok(Dict::new().with("result", "load limit").with("message", "shutting down"));
                 }
-                Kind::Offer if self.calls.len() >= limits::RELAY_CALLS => {
+                Kind::Offer if self.calls.len() >= self.config.max_calls.min(limits::RELAY_CALLS) => {
                     return Ok(Dict::new().with("result", "load limit").with("message", "too many calls"));
                 }
                 Kind::Offer => {}
@@ -243,7 +255,9 @@ impl Relay {
                     party.tag = to.to_owned();
                 }
                 call.last_signal = now;
+                let latest = self.config.final_timeout.map(|allowed| call.created + allowed);
                 call.check = now + self.config.timeout;
+                call.check = latest.map_or(call.check, |latest| latest.min(call.check));
                 self.next_check = Some(self.next_check.map_or(call.check, |next| next.min(call.check)));
                 if let Some(call) = fresh {
                     let event =
@@ -395,10 +409,13 @@ impl Relay {
                 false => (self.config.timeout, End::Timeout),
             };
             let last = heard.unwrap_or(call.last_signal).max(call.last_signal);
-            if now.saturating_since(last) >= allowed {
+            let latest = self.config.final_timeout.map(|allowed| call.created + allowed);
+            if latest.is_some_and(|latest| now >= latest) {
+                self.end(now, &id, End::FinalTimeout, engine);
+            } else if now.saturating_since(last) >= allowed {
                 self.end(now, &id, end, engine);
             } else if let Some(call) = self.calls.get_mut(&id) {
-                call.check = last + allowed;
+                call.check = latest.map_or(last + allowed, |latest| latest.min(last + allowed));
             }
         }
         self.next_check = self.calls.values().map(|call| call.check).min();

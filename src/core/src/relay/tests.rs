@@ -76,7 +76,15 @@ impl Case {
     fn new() -> Self {
         let fingerprint = Fingerprint { hash: "sha-256".to_owned(), digest: vec![0xab; 32] };
         let timeout = Duration::from_secs(60);
-        let config = Config { timeout, silent_timeout: Duration::from_secs(3600), fingerprint };
+        let config = Config {
+            timeout,
+            silent_timeout: Duration::from_secs(3600),
+            final_timeout: None,
+            max_calls: usize::MAX,
+            sip_source: false,
+            learning: Learning::Immediate,
+            fingerprint,
+        };
         Case { relay: Relay::new(config, Rng::from_seed(7)), engine: List::default(), now: T0, cookie: 0 }
     }
 
