@@ -31,6 +31,9 @@ pub const QUEUED_BYTES: usize = 1 << 20;
 
 /// Transactions of each kind (server, client) that one machine holds, 32 s each; beyond it a request gets 503.
 pub const TRANSACTIONS: usize = 131_072;
+/// Bytes of the messages that one machine's transactions hold for their retransmission; beyond it a request gets 503, and a
+/// response is sent once and not kept. A whole table of usual messages, a kilobyte each way, has half of it.
+pub const TRANSACTION_BYTES: usize = 512 << 20;
 
 // --- Gateway ---
 

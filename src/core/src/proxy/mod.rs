@@ -561,9 +561,13 @@ impl Machine for Proxy {
     }
 
     fn dump(&self, out: &mut Vec<String>) {
+        let held = self.layer.held();
         let state = serde_json::json!({
             "requests": self.contexts.len(),
             "pending": self.layer.pending(),
+            "transactions": held.servers + held.clients,
+            "bytes": held.bytes,
+            "timers": held.timers + self.timers.len(),
             "questions": self.tickets.len(),
             "connections": self.connections.len(),
             "calls": self.answered.len(),

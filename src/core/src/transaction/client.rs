@@ -63,6 +63,11 @@ impl Client {
         Client { id, key, invite, state, target, request, ack: None, interval, cancel, silent: false }
     }
 
+    /// Bytes that are held for it.
+    pub fn held(&self) -> usize {
+        self.request.len() + self.ack.as_ref().map_or(0, Bytes::len)
+    }
+
     fn owner(&self) -> Owner {
         Owner::Client(self.id)
     }
@@ -128,8 +133,10 @@ impl Client {
             (ClientState::Calling | ClientState::Proceeding, 300..) => {
                 self.state = ClientState::Completed;
                 out.disarm(owner, &[Letter::A, Letter::B, Letter::Cancelled]);
-                self.ack = hop::ack(&self.request, to);
-                self.send_ack(out);
+                if let Some(ack) = hop::ack(&self.request, to) {
+                    out.transmit(self.target, ack.clone());
+                    out.keep(&mut self.ack, &ack);
+                }
                 heard.pass = true;
                 if self.reliable() {
                     heard.fate = Fate::Ends;

@@ -22,6 +22,8 @@ impl<'a> RequestId<'a> {
             from_tag: message.from_tag().map(text).unwrap_or_default(),
             call_id: message.call_id().map(text).unwrap_or_default(),
             cseq: message.cseq().map(|(number, _)| number).unwrap_or_default(),
+            in_dialog: message.to_tag().is_some(),
+            bytes: message.as_bytes().len(),
         }
     }
 }

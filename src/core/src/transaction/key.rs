@@ -22,6 +22,10 @@ pub struct RequestId<'a> {
     pub call_id: &'a str,
     /// The number of CSeq.
     pub cseq: u32,
+    /// It has a To tag.
+    pub in_dialog: bool,
+    /// Bytes of the message, which whoever answers it keeps meanwhile.
+    pub bytes: usize,
 }
 
 /// The fields of a response that name its client transaction, and what an ACK to it needs.
@@ -57,6 +61,13 @@ pub(super) fn server(id: &RequestId<'_>, method: &str, out: &mut String) {
             id.uri, id.from_tag, id.call_id, id.cseq, id.branch, id.sent_by
         ),
     };
+    debug_assert!(written.is_ok(), "writing to a String");
+}
+
+/// What all copies of one request have in common, whichever way they came (RFC 3261 §8.2.2.2).
+pub(super) fn merged(id: &RequestId<'_>, out: &mut String) {
+    out.clear();
+    let written = write!(out, "{}\n{}\n{}\n{}", id.from_tag, id.cseq, id.method, id.call_id);
     debug_assert!(written.is_ok(), "writing to a String");
 }
 

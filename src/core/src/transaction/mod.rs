@@ -116,9 +116,24 @@ struct Out {
     timers: Timers<(Owner, Letter)>,
     transmits: VecDeque<(Target, Bytes)>,
     events: VecDeque<Event>,
+    /// Of all messages that are held.
+    bytes: usize,
 }
 
 impl Out {
+    /// Keeps a message for its retransmission, in place of an earlier one, while there is room.
+    fn keep(&mut self, place: &mut Option<Bytes>, data: &Bytes) {
+        self.let_go(place);
+        if self.bytes + data.len() <= limits::TRANSACTION_BYTES {
+            self.bytes += data.len();
+            *place = Some(data.clone());
+        }
+    }
+
+    fn let_go(&mut self, place: &mut Option<Bytes>) {
+        self.bytes -= place.take().map_or(0, |data| data.len());
+    }
+
     fn transmit(&mut self, target: Target, data: Bytes) {
         self.transmits.push_back((target, data));
     }
@@ -133,12 +148,24 @@ impl Out {
 /// Ids are made by us, so their hash needs no secret.
 type ById<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
+/// What a layer holds at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub servers: usize,
+    pub clients: usize,
+    pub timers: usize,
+    /// Of the messages that are kept for them.
+    pub bytes: usize,
+}
+
 /// All transactions of one machine.
 pub struct Layer {
     servers: ById<ServerId, Server>,
     clients: ById<ClientId, Client>,
     server_keys: HashMap<Box<str>, ServerId, KeyedHash>,
     client_keys: HashMap<Box<str>, ClientId, KeyedHash>,
+    /// First copies of requests, where others of them are to be known.
+    merges: Option<HashMap<Box<str>, ServerId, KeyedHash>>,
     /// Client transactions that hang on a connection.
     connections: BTreeSet<(ConnectionId, ClientId)>,
     out: Out,
@@ -156,11 +183,35 @@ impl Layer {
             clients: HashMap::default(),
             server_keys: HashMap::with_hasher(hash.clone()),
             client_keys: HashMap::with_hasher(hash),
+            merges: None,
             connections: BTreeSet::new(),
             out: Out::default(),
             ids: 0,
             worker,
             scratch: String::new(),
+        }
+    }
+
+    /// For a user agent server: knows the further copies of a request that was forked before it reached us, so that it does
+    /// not act twice (RFC 3261 §8.2.2.2). A proxy passes each on.
+    #[must_use]
+    pub fn knowing_merged(mut self) -> Self {
+        self.merges = Some(HashMap::with_hasher(self.server_keys.hasher().clone()));
+        self
+    }
+
+    /// Whether a new request is another copy of one that is still here: to be answered with 482.
+    pub fn is_merged(&self, id: ServerId) -> bool {
+        self.servers.get(&id).is_some_and(|server| server.merged)
+    }
+
+    /// What is held now.
+    pub fn held(&self) -> Held {
+        Held {
+            servers: self.servers.len(),
+            clients: self.clients.len(),
+            timers: self.out.timers.len(),
+            bytes: self.out.bytes,
         }
     }
 
@@ -204,14 +255,27 @@ impl Layer {
             }
             return Received::Absorbed;
         }
-        if self.servers.len() >= limits::TRANSACTIONS {
+        if self.servers.len() >= limits::TRANSACTIONS || self.out.bytes + id.bytes > limits::TRANSACTION_BYTES
+        {
             return Received::Overload;
         }
         let server_id = ServerId(self.next_id());
         let key: Box<str> = self.scratch.as_str().into();
         let invite = id.method == "INVITE";
         self.server_keys.insert(key.clone(), server_id);
-        self.servers.insert(server_id, Server::new(server_id, key, invite, reply_to, now));
+        let mut server = Server::new(server_id, key, invite, reply_to, id.bytes, now);
+        if let Some(merges) = self.merges.as_mut().filter(|_| !id.in_dialog && id.method != "CANCEL") {
+            key::merged(id, &mut self.scratch);
+            if merges.contains_key(self.scratch.as_str()) {
+                server.merged = true;
+            } else {
+                let key: Box<str> = self.scratch.as_str().into();
+                server.merge_key = Some(key.clone());
+                merges.insert(key, server_id);
+            }
+        }
+        self.out.bytes += id.bytes;
+        self.servers.insert(server_id, server);
         if !invite {
             // A machine that never answers must not leave its transaction behind (RFC 4320 §4.2).
             self.out.timers.arm((Owner::Server(server_id), Letter::F), now + timing::T1 * 64);
@@ -269,9 +333,12 @@ impl Layer {
         data: Bytes,
         silent: bool,
     ) -> Option<ClientId> {
-        if self.clients.len() >= limits::TRANSACTIONS {
+        if self.clients.len() >= limits::TRANSACTIONS
+            || self.out.bytes + data.len() > limits::TRANSACTION_BYTES
+        {
             return None;
         }
+        self.out.bytes += data.len();
         let id = ClientId(self.next_id());
         key::client(branch, method, &mut self.scratch);
         let key: Box<str> = self.scratch.as_str().into();
@@ -404,6 +471,10 @@ impl Layer {
     fn end_server(&mut self, id: ServerId) {
         let Some(server) = self.servers.remove(&id) else { return };
         self.server_keys.remove(&server.key);
+        if let (Some(merges), Some(key)) = (&mut self.merges, &server.merge_key) {
+            merges.remove(key);
+        }
+        self.out.bytes -= server.held();
         self.out
             .disarm(Owner::Server(id), &[Letter::F, Letter::G, Letter::H, Letter::I, Letter::J, Letter::L]);
         self.out.events.push_back(Event::ServerEnded(id));
@@ -412,6 +483,7 @@ impl Layer {
     fn end_client(&mut self, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
         self.client_keys.remove(&client.key);
+        self.out.bytes -= client.held();
         if let Target::Flow(Flow { connection: Some(connection), .. }) = client.target {
             self.connections.remove(&(connection, id));
         }

@@ -32,6 +32,12 @@ pub(super) struct Server {
     born: Instant,
     /// What a retransmitted request gets again.
     last: Option<Bytes>,
+    /// Bytes of the request.
+    request: usize,
+    /// What finds it as a merged request's first copy.
+    pub merge_key: Option<Box<str>>,
+    /// Another copy of it came before, by another way.
+    pub merged: bool,
     /// The current interval of timer G.
     interval: Duration,
 }
@@ -44,9 +50,33 @@ pub(super) enum Fate {
 }
 
 impl Server {
-    pub fn new(id: ServerId, key: Box<str>, invite: bool, reply_to: Target, now: Instant) -> Self {
+    pub fn new(
+        id: ServerId,
+        key: Box<str>,
+        invite: bool,
+        reply_to: Target,
+        request: usize,
+        now: Instant,
+    ) -> Self {
         let state = if invite { ServerState::Proceeding } else { ServerState::Trying };
-        Server { id, key, invite, state, reply_to, born: now, last: None, interval: timing::T1 }
+        Server {
+            id,
+            key,
+            invite,
+            state,
+            reply_to,
+            born: now,
+            last: None,
+            request,
+            merge_key: None,
+            merged: false,
+            interval: timing::T1,
+        }
+    }
+
+    /// Bytes that are held for it.
+    pub fn held(&self) -> usize {
+        self.request + self.last.as_ref().map_or(0, Bytes::len)
     }
 
     fn owner(&self) -> Owner {
@@ -108,13 +138,13 @@ impl Server {
     fn respond_invite(&mut self, now: Instant, status: u16, data: Bytes, out: &mut Out) -> (bool, Fate) {
         match (self.state, status) {
             (ServerState::Proceeding, 100..=199) => {
-                self.last = Some(data.clone());
+                out.keep(&mut self.last, &data);
                 out.transmit(self.reply_to, data);
                 (true, Fate::Lives)
             }
             (ServerState::Proceeding, 200..=299) => {
                 self.state = ServerState::Accepted;
-                self.last = None;
+                out.let_go(&mut self.last);
                 out.timers.arm((self.owner(), Letter::L), now + timing::T1 * 64);
                 out.transmit(self.reply_to, data);
                 (true, Fate::Lives)
@@ -126,7 +156,7 @@ impl Server {
             }
             (ServerState::Proceeding, _) => {
                 self.state = ServerState::Completed;
-                self.last = Some(data.clone());
+                out.keep(&mut self.last, &data);
                 if !self.reliable() {
                     out.timers.arm((self.owner(), Letter::G), now + self.interval);
                 }
@@ -156,7 +186,7 @@ impl Server {
                 return (false, Fate::Lives);
             }
             self.state = ServerState::Proceeding;
-            self.last = Some(data.clone());
+            out.keep(&mut self.last, &data);
             out.transmit(self.reply_to, data);
             return (true, Fate::Lives);
         }
@@ -166,7 +196,7 @@ impl Server {
         if self.reliable() {
             return (true, Fate::Ends);
         }
-        self.last = Some(data);
+        out.keep(&mut self.last, &data);
         out.timers.arm((self.owner(), Letter::J), now + timing::T1 * 64);
         (true, Fate::Lives)
     }

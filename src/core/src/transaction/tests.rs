@@ -28,6 +28,8 @@ fn request<'a>(method: &'a str, branch: &'a str) -> RequestId<'a> {
         from_tag: "a",
         call_id: "1",
         cseq: 1,
+        in_dialog: false,
+        bytes: 400,
     }
 }
 
