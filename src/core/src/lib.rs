@@ -31,6 +31,7 @@ pub mod ng;
 pub mod presence;
 pub mod proxy;
 pub mod registrar;
+#[cfg(feature = "webrtc")]
 pub mod relay;
 pub mod rewrite;
 pub mod rng;
