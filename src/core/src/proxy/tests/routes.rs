@@ -1,0 +1,221 @@
+//! Where requests outside of a dialog go: RFC 3261 §16.3 to §16.7, RFC 3327, `--registrar`, `--presence`, `--route`.
+
+use super::*;
+
+#[test]
+fn a_call_goes_through_and_ends() {
+    let mut net = Net::new(config());
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let mut invite = Call::new("INVITE", "sip:bob@example.com");
+    invite.body = PHONE_SDP;
+    net.call(&invite);
+    assert_eq!(status_of(net.to(ALICE)[0]), 100, "before anything else");
+    let at_bob = net.last(BOB);
+    assert!(at_bob.starts_with(&format!("INVITE sip:bob@{BOB} SIP/2.0\r\n")), "{at_bob}");
+    assert!(at_bob.contains("\r\nMax-Forwards: 69\r\n"), "{at_bob}");
+    assert!(at_bob.ends_with(PHONE_SDP), "SIP to SIP without NAT goes without a relay");
+    assert_eq!(at_bob.matches("\r\nVia: ").count(), 2);
+    let route = header(&at_bob, "Record-Route").expect("a Record-Route").to_owned();
+    assert!(route.starts_with("<sip:") && route.ends_with("@192.0.2.50:5060;lr>"), "{route}");
+    assert_eq!(route.split(['<', '@']).nth(1).expect("a token").len(), "sip:".len() + 43);
+
+    let contact = format!("sip:bob@{BOB}");
+    net.receive(BOB, &respond(&at_bob, 180, "tb", &contact, ""));
+    let ringing = net.last(ALICE);
+    assert_eq!(status_of(&ringing), 180);
+    assert_eq!(ringing.matches("\r\nVia: ").count(), 1, "{ringing}");
+    net.receive(BOB, &respond(&at_bob, 200, "tb", &contact, PHONE_SDP));
+    assert_eq!(net.status(), 200);
+    // The callee repeats its 2xx, and each goes on.
+    net.receive(BOB, &respond(&at_bob, 200, "tb", &contact, PHONE_SDP));
+    assert_eq!(net.status(), 200);
+
+    net.call(&Call { branch: "z9hG4bKack".into(), cseq: 1, ..in_dialog("ACK", &route) });
+    let ack = net.last(BOB);
+    assert!(ack.starts_with("ACK sip:bob@192.0.2.2:5060 SIP/2.0\r\n"), "{ack}");
+    assert_eq!(header(&ack, "Route"), None);
+
+    // From the callee: the same Route, tags swapped.
+    let bye = format!(
+        "BYE sip:alice@{ALICE} SIP/2.0\r\nVia: SIP/2.0/UDP {BOB};branch=z9hG4bKbye\r\nMax-Forwards: 70\r\n\
+         From: <sip:bob@example.com>;tag=tb\r\nTo: <sip:alice@example.com>;tag=ta\r\nCall-ID: call-1\r\nCSeq: 1 BYE\r\n\
+         Route: {route}\r\nContent-Length: 0\r\n\r\n"
+    );
+    net.receive(BOB, &bye);
+    let at_alice = net.last(ALICE);
+    assert!(at_alice.starts_with("BYE sip:alice@192.0.2.1:5060 "), "{at_alice}");
+    net.receive(ALICE, &respond(&at_alice, 200, "", "sip:x", ""));
+    assert_eq!(status_of(&net.last(BOB)), 200);
+    assert_eq!(net.events(), ["call-start", "call-answered", "call-end"]);
+    assert!(net.asked.is_empty(), "no relay was asked");
+
+    net.wait(Duration::from_secs(200));
+    assert!(net.proxy.is_idle());
+    assert!(
+        net.proxy.contexts.is_empty() && net.proxy.by_client.is_empty() && net.proxy.by_server.is_empty()
+    );
+    assert_eq!(net.proxy.poll_timeout(), None);
+}
+
+#[test]
+fn sanity_has_the_right_answers() {
+    let cases: &[(&str, &str, &str, u16)] = &[
+        ("Max-Forwards: 70", "Max-Forwards: 0", "hops", 483),
+        ("sip:bob@example.com SIP", "mailto:bob@example.com SIP", "scheme", 416),
+        ("SIP/2.0\r\nVia", "SIP/3.0\r\nVia", "version", 505),
+        ("CSeq: 1 INVITE", "CSeq: 1 BYE", "CSeq", 400),
+        ("Max-Forwards: 70", "Max-Forwards: x", "Max-Forwards", 400),
+        ("Max-Forwards: 70", "Proxy-Require: foo", "extension", 420),
+        ("Content-Length: 0", "Content-Length: 99", "length", 400),
+        ("sip:bob@example.com SIP", "sip:example.com SIP", "no user", 484),
+        ("sip:bob@example.com SIP", "sip:nobody@example.com SIP", "nobody", 404),
+        ("From: <sip:alice@example.com>;tag=ta", "From: <<sip", "From", 400),
+    ];
+    for (from, to, what, status) in cases {
+        let mut net = Net::new(config());
+        let text = Call::new("INVITE", "sip:bob@example.com").text();
+        assert!(text.contains(from), "{what}");
+        net.receive(ALICE, &text.replacen(from, to, 1));
+        assert_eq!(net.status(), *status, "{what}: {}", net.last(ALICE));
+        assert_eq!(net.told.len(), 1, "{what}: one clear line: {:?}", net.told);
+    }
+    let mut net = Net::new(config());
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let mut invite = Call::new("INVITE", "sip:bob@example.com");
+    invite.body = "this is no SDP";
+    net.call(&invite);
+    assert_eq!(net.status(), 488);
+    net.receive(ALICE, "\0\0garbage");
+    assert!(net.sent.is_empty());
+    net.receive(ALICE, "ACK sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP x\r\nCSeq: 1 INVITE\r\n\r\n");
+    assert!(net.sent.is_empty(), "an ACK is never answered");
+}
+
+#[test]
+fn register_is_passed_with_a_path_at_the_first_hop_only() {
+    let mut net = Net::new(config());
+    let register = Call::new("REGISTER", "sip:example.com").text();
+    net.receive(ALICE, &register);
+    let passed = net.last(REGISTRAR);
+    assert!(passed.starts_with("REGISTER sip:example.com SIP/2.0"), "{passed}");
+    let path = header(&passed, "Path").expect("a Path");
+    assert!(path.ends_with("@192.0.2.50:5060;lr;ob>"), "{path}");
+    assert_eq!(header(&passed, "Contact"), Some("<sip:alice@192.0.2.1:5060>"), "the registrar's business");
+
+    // The registrar believes what we bring: a client's own words about the way to it stay here, also where it pretends
+    // that there was a hop before us.
+    let forged = register.replace("Contact:", "Path: <sip:203.0.113.9;lr>\r\nContact:");
+    net.receive(ALICE, &forged.replace("z9hG4bKREGISTER1", "z9hG4bKf1"));
+    let passed = net.last(REGISTRAR);
+    assert_eq!(passed.matches("Path: ").count(), 1, "{passed}");
+    assert_eq!(header(&passed, "Path"), Some(path), "{passed}");
+    let via = "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKf2\r\nVia: SIP/2.0/UDP";
+    net.receive(ALICE, &forged.replace("Via: SIP/2.0/UDP", via));
+    assert_eq!(header(&net.last(REGISTRAR), "Path"), None);
+
+    // From a source that may be forged, in our name: that would be the word of an edge, which needs no password.
+    let as_us = register
+        .replace("SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK", "SIP/2.0/UDP 192.0.2.50:5060;branch=z9hG4bKus");
+    assert_ne!(as_us, register);
+    net.receive(ALICE, &as_us);
+    assert!(net.last(ALICE).starts_with("SIP/2.0 403 Via Names Us"));
+
+    // Through an edge of ours: it put its own Path already.
+    let via = "Via: SIP/2.0/TCP 192.0.2.40;branch=z9hG4bKe\r\nVia: SIP/2.0/UDP";
+    net.receive(EDGE, &register.replace("Via: SIP/2.0/UDP", via));
+    assert_eq!(header(&net.last(REGISTRAR), "Path"), None);
+}
+
+#[test]
+fn a_binding_is_reached_by_the_token_in_its_path() {
+    let mut net = Net::new(config());
+    // Behind a NAT: the Contact leads nowhere.
+    let register = Call::new("REGISTER", "sip:example.com")
+        .text()
+        .replace("Contact: <sip:alice@192.0.2.1:5060>", "Contact: <sip:alice@10.0.0.9>");
+    net.receive("192.0.2.1:4444", &register);
+    let path = header(&net.last(REGISTRAR), "Path").expect("a Path").to_owned();
+    net.bind("alice", "sip:alice@10.0.0.9", Some(&path));
+    let mut call = Call::new("MESSAGE", "sip:alice@example.com");
+    call.source = BOB;
+    call.from = "bob@example.com";
+    net.call(&call);
+    let got = net.last("192.0.2.1:4444");
+    assert!(got.starts_with("MESSAGE sip:alice@10.0.0.9 SIP/2.0"), "{got}");
+    assert_eq!(header(&got, "Route"), None, "our own Path is taken as the flow");
+
+    // A binding of our gateway: its Path becomes Route, and the request goes there.
+    net.bind("web", "sip:x@y.invalid;transport=ws", Some("<sip:TOKEN@192.0.2.40:5060;lr>"));
+    call.uri = "sip:web@example.com";
+    call.call_id = "call-2";
+    call.branch = "z9hG4bK2".into();
+    net.call(&call);
+    assert_eq!(header(&net.last(EDGE), "Route"), Some("<sip:TOKEN@192.0.2.40:5060;lr>"));
+}
+
+#[test]
+fn a_server_of_ours_follows_a_path_and_a_stranger_does_not() {
+    let mut net = Net::new(config());
+    net.receive(ALICE, &Call::new("REGISTER", "sip:example.com").text());
+    let path = header(&net.last(REGISTRAR), "Path").expect("a Path").to_owned();
+    let mut ping = Call::new("OPTIONS", "sip:alice@192.0.2.1:5060");
+    ping.extra = format!("Route: {path}\r\n");
+    ping.from = "registrar@example.org";
+    ping.source = EDGE;
+    net.call(&ping);
+    assert!(net.last(ALICE).starts_with("OPTIONS sip:alice@192.0.2.1:5060 "));
+    ping.source = STRANGER;
+    ping.branch = "z9hG4bKother".into();
+    net.call(&ping);
+    assert!(net.to(ALICE).is_empty());
+    assert_eq!(status_of(&net.last(STRANGER)), 403);
+}
+
+#[test]
+fn presence_goes_to_its_server_or_is_404() {
+    for method in ["SUBSCRIBE", "PUBLISH"] {
+        let mut net = Net::new(config());
+        net.call(&Call::new(method, "sip:bob@example.com"));
+        assert_eq!(net.status(), 404);
+        let mut net = Net::new(Config { presence: Some(format!("sip:{PRESENCE}")), ..config() });
+        net.call(&Call::new(method, "sip:bob@example.com"));
+        assert!(net.last(PRESENCE).starts_with(method));
+    }
+    let mut net = Net::new(config());
+    let mut subscribe = Call::new("SUBSCRIBE", "sip:bob@example.com");
+    subscribe.extra = "Event: reg\r\n".into();
+    net.call(&subscribe);
+    assert!(net.last(REGISTRAR).starts_with("SUBSCRIBE"));
+}
+
+/// Answers the challenge that Alice has got.
+
+#[test]
+fn drain_takes_no_new_calls_and_keeps_dialogs() {
+    let mut net = Net::new(config());
+    let route = net.established();
+    net.proxy.handle_input(net.now, Input::Drain);
+    let mut invite = Call::new("INVITE", "sip:bob@example.com");
+    (invite.call_id, invite.branch) = ("call-9", "z9hG4bK9".into());
+    net.call(&invite);
+    assert_eq!(net.status(), 503);
+    net.call(&in_dialog("BYE", &route));
+    assert!(net.last(BOB).starts_with("BYE "));
+}
+
+#[test]
+fn foreign_domains_go_by_route_or_by_themselves() {
+    let routes = vec![Route { pattern: "*.example.net".into(), uri: "sip:192.0.2.77".into() }];
+    let mut net = Net::new(Config { routes, ..config() });
+    net.call(&Call::new("INVITE", "sip:x@pbx.example.net"));
+    assert!(net.last("192.0.2.77:5060").starts_with("INVITE sip:x@pbx.example.net "));
+    let mut call = Call::new("OPTIONS", "sip:x@other.example.org");
+    call.branch = "z9hG4bKdns".into();
+    net.call(&call);
+    let (ticket, question) = net.asked.remove(0);
+    assert!(matches!(question, Question::Resolve { host, port: 5060 } if host == "other.example.org"));
+    let reply = Reply::Resolve(vec!["[2001:db8::1]:5060".parse().expect("v6"), BOB.parse().expect("v4")]);
+    net.proxy.handle_input(net.now, Input::Answer { ticket, reply });
+    net.drain();
+    assert!(net.last(BOB).starts_with("OPTIONS "), "the one for which there is a socket");
+}
