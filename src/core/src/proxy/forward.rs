@@ -3,9 +3,9 @@
 //! Via, Max-Forwards, Route, Record-Route, Path and Contact's alias are changed; all else goes on byte for byte. In go
 //! the request and where it goes; out come the bytes. Not here: why (`dialog`, `location`, `fork`).
 
-use super::Proxy;
 use super::context::{Context, Destination, NextHop};
 use super::token::{Hop, RouteToken};
+use super::{Proxy, nat};
 use crate::cidr::Cidr;
 use crate::flow::{Flow, Listener, ListenerId, Target, Transport};
 use crate::sip::edit::Edit;
@@ -127,7 +127,11 @@ impl Proxy {
         };
         let caller = Hop {
             listener: context.flow.listener.0,
-            remote: context.flow.remote,
+            remote: if context.first_hop {
+                nat::takes_requests_at(message, &context.flow)
+            } else {
+                context.flow.remote
+            },
             connection: id(context.flow.connection),
             foreign: self.is_foreign_sender(message, &context.flow),
             browser: context.sender.browser,

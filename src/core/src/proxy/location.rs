@@ -5,7 +5,7 @@
 
 use super::context::{Context, Destination, NextHop, Waiting};
 use super::media::{Peer, is_private};
-use super::{Proxy, forward};
+use super::{Proxy, forward, nat};
 use crate::auth::FlowToken;
 use crate::cidr::Cidr;
 use crate::flow::{Flow, Target};
@@ -244,7 +244,7 @@ impl Proxy {
             transport: context.flow.transport,
             epoch: self.epoch,
             connection: context.flow.connection,
-            remote: context.flow.remote,
+            remote: nat::takes_requests_at(message, &context.flow),
             client: crate::auth::flow_token::client_hash(
                 &aor,
                 contact.map_or("", |contact| contact.uri.host),

@@ -10,6 +10,7 @@ use crate::flow::{Flow, Transport};
 use crate::sip::edit::Edit;
 use crate::sip::{Message, Name, NameAddr, Rport};
 use bytes::Bytes;
+use std::net::SocketAddr;
 
 /// The request with its top Via marked; unchanged where nothing is to be marked.
 pub(super) fn mark(message: &Message<'_>, flow: &Flow) -> Bytes {
@@ -47,6 +48,26 @@ pub(super) fn is_natted(message: &Message<'_>, flow: &Flow) -> bool {
         let port = via.port.unwrap_or(flow.transport.default_port());
         host != Some(flow.remote.ip()) || (flow.transport == Transport::Udp && port != flow.remote.port())
     })
+}
+
+/// Where the sender of a request takes requests, as its own packet shows it.
+///
+/// RFC 3261 §18.1.1 lets a client send from any port, and some phones do: they listen at the port of their Contact. Over
+/// UDP, without a NAT on the way (the Via tells the source) and where the Contact is at the very address that the packet
+/// came from, its port is taken; else it is the packet's source.
+pub(super) fn takes_requests_at(message: &Message<'_>, flow: &Flow) -> SocketAddr {
+    let contact = || {
+        let mut contacts = message.contacts();
+        let (contact, more) = (contacts.next()?.ok()?, contacts.next());
+        let uri = contact.uri;
+        let over_udp = uri.transport().is_none_or(|transport| transport == Transport::Udp);
+        (more.is_none() && uri.is_sip() && over_udp && uri.ip() == Some(flow.remote.ip()))
+            .then(|| SocketAddr::new(flow.remote.ip(), uri.port.unwrap_or(Transport::Udp.default_port())))
+    };
+    if flow.transport != Transport::Udp || is_natted(message, flow) {
+        return flow.remote;
+    }
+    contact().unwrap_or(flow.remote)
 }
 
 /// The Contact header with an alias in its URI; `None` where there is not exactly one, or it has one already.
@@ -126,6 +147,34 @@ mod tests {
             let text = request(via, contact);
             let message = Message::parse(text.as_bytes()).expect("a request");
             assert_eq!(is_natted(&message, &flow(transport, remote)), nat, "{via} {contact} {remote}");
+        }
+    }
+
+    #[test]
+    fn a_phone_that_sends_from_another_port_is_called_at_its_contact() {
+        let (udp, tcp) = (Transport::Udp, Transport::Tcp);
+        for (via, contact, transport, remote, at) in [
+            ("UDP 192.0.2.1:50123", "<sip:a@192.0.2.1:5070>", udp, "192.0.2.1:50123", "192.0.2.1:5070"),
+            ("UDP 192.0.2.1:50123", "<sip:a@192.0.2.1>", udp, "192.0.2.1:50123", "192.0.2.1:5060"),
+            ("UDP [2001:db8::1]:9", "<sip:a@[2001:db8::1]:7>", udp, "[2001:db8::1]:9", "[2001:db8::1]:7"),
+            // A NAT on the way, somebody else's address, another transport, a connection, a name, a choice of two.
+            ("UDP 192.0.2.1:5060", "<sip:a@192.0.2.1:5060>", udp, "192.0.2.1:50123", "192.0.2.1:50123"),
+            ("UDP 192.0.2.1:50123", "<sip:a@192.0.2.9:5070>", udp, "192.0.2.1:50123", "192.0.2.1:50123"),
+            ("UDP 192.0.2.1:9", "<sip:a@192.0.2.1:7;transport=tcp>", udp, "192.0.2.1:9", "192.0.2.1:9"),
+            ("TCP 192.0.2.1:9", "<sip:a@192.0.2.1:7>", tcp, "192.0.2.1:40000", "192.0.2.1:40000"),
+            ("UDP 192.0.2.1:9", "<sip:a@phone.example.com:7>", udp, "192.0.2.1:9", "192.0.2.1:9"),
+            (
+                "UDP 192.0.2.1:9",
+                "<sip:a@192.0.2.1:7>, <sip:a@192.0.2.1:8>",
+                udp,
+                "192.0.2.1:9",
+                "192.0.2.1:9",
+            ),
+        ] {
+            let text = request(via, contact);
+            let message = Message::parse(text.as_bytes()).expect("a request");
+            let found = takes_requests_at(&message, &flow(transport, remote));
+            assert_eq!(found.to_string(), at, "{via} {contact} {remote}");
         }
     }
 
