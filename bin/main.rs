@@ -7,6 +7,7 @@ mod environment;
 mod exit;
 mod output;
 mod probe;
+mod progress;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command};

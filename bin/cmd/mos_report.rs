@@ -2,7 +2,8 @@
 
 use super::Entry;
 use crate::exit::{Code, Failure};
-use crate::output::Output;
+use crate::output::{Output, plain};
+use crate::progress;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
 use serde_json::{Value, json};
 use sipbox_core::ng;
@@ -65,8 +66,11 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let files = if flags.files.is_empty() { &stdin[..] } else { &flags.files };
     let (mut streams, mut result) = (Vec::new(), Ok(()));
     for name in files {
-        if let Err(failure) = read(name, &mut streams) {
-            result = result.and(Err(failure));
+        match read(name, &mut streams) {
+            // The other files are read all the same; each error is told, the first one's code is the command's.
+            Err(failure) if result.is_ok() => result = Err(failure),
+            Err(failure) => tell(&failure.message),
+            Ok(()) => {}
         }
     }
     let mut out = Output::new();
@@ -94,6 +98,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+fn tell(what: &str) {
+    progress::tell(&format!("sipbox mos-report: {what}"));
 }
 
 /// One stream by one model.
@@ -218,13 +226,8 @@ impl Row {
     }
 }
 
-/// Nothing that moves a terminal's cursor.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
-    let (content, input) = capture::open(name)?;
+    let (content, input) = capture::open(name, |input, length| progress::reader(name, input, length))?;
     match content {
         Content::Pcap | Content::Pcapng => {
             let mut capture = Capture::new(name, content, input)?;

@@ -3,6 +3,7 @@
 use super::Entry;
 use crate::exit::{Code, Failure};
 use crate::output::Output;
+use crate::progress;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
 use sipbox_core::flow::Transport;
 use sipbox_core::time::Instant;
@@ -11,7 +12,7 @@ use sipbox_io::capture::{self, Capture, Content};
 use sipbox_io::clock::Clock;
 use sipbox_io::hep::{self, Received};
 use sipbox_io::listen;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -76,9 +77,8 @@ enum Format {
     Calls,
 }
 
-/// A line on standard error, which may be closed.
 fn tell(what: &str) {
-    let _ = writeln!(std::io::stderr(), "sipbox siptrace: {what}");
+    progress::tell(&format!("sipbox siptrace: {what}"));
 }
 
 /// Writes what is to be shown.
@@ -190,7 +190,7 @@ fn read(files: &[String], trace: &mut Trace, writer: &mut Writer) -> Result<(), 
 }
 
 fn read_one(name: &str, trace: &mut Trace, writer: &mut Writer) -> Result<(), Failure> {
-    let (content, input) = capture::open(name)?;
+    let (content, input) = capture::open(name, |input, length| progress::reader(name, input, length))?;
     if content == Content::Other {
         return Err(Failure::new(
             Code::Data,

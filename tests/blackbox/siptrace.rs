@@ -3,7 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Finished, Server, TempDir, run};
+use harness::{Finished, Server, TempDir, assert_bar_came_and_went, run, run_on_terminal};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
@@ -311,6 +311,29 @@ fn a_closed_pipe_is_quiet() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.lines().last(), Some("0"), "{text}");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// On a terminal, a large file has a progress bar, which is gone at the end; in a pipe there is none, nor for a small file.
+#[test]
+fn a_bar_shows_on_a_terminal_only() {
+    let dir = TempDir::new();
+    let mut packets = over_udp(&two_calls());
+    let small = dir.join("small.pcap");
+    std::fs::write(&small, pcap(101, &packets)).unwrap();
+    packets.extend(std::iter::repeat_n(ip(17, ALICE, BOB, &udp(&[b'x'; 50_000])), 200));
+    let large = dir.join("large.pcap");
+    std::fs::write(&large, pcap(101, &packets)).unwrap();
+    let (small, large) = (small.display().to_string(), large.display().to_string());
+    for words in [&["siptrace", "-o", "calls"][..], &["mos-report", "-o", "json"]] {
+        let words = |file| [words, &[file]].concat();
+        let piped = run(&words(&large), b"");
+        assert_eq!((piped.code, piped.stderr.as_str()), (0, ""), "{words:?}", words = words(&large));
+        let (finished, screen) = run_on_terminal(&words(&large));
+        assert_eq!((finished.code, finished.stdout), (0, piped.stdout));
+        assert_bar_came_and_went(&screen, "large.pcap");
+        let (finished, screen) = run_on_terminal(&words(&small));
+        assert_eq!((finished.code, screen), (0, Vec::new()));
+    }
 }
 
 /// HEPv3 as its specification lays it out, made here by hand.

@@ -345,6 +345,63 @@ pub fn run_in<S: AsRef<str>>(dir: &TempDir, args: &[S], input: &[u8]) -> Finishe
     Finished { code, stdout: text(&process.stdout), stderr: text(&process.stderr) }
 }
 
+/// Runs `sipbox ARGS` with a terminal as its standard error, and gives what it wrote there, bytes and all.
+pub fn run_on_terminal<S: AsRef<str>>(args: &[S]) -> (Finished, Vec<u8>) {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let dir = TempDir::new();
+    let (mut ours, mut theirs) = (0, 0);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: both descriptors are written before they are read, and are ours alone from then on.
+    let (ours, theirs) = unsafe {
+        let made = libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size);
+        assert_eq!(made, 0, "openpty: {}", std::io::Error::last_os_error());
+        (std::fs::File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))
+    };
+    let (command, rest) = args.split_first().expect("a command");
+    let mut command = server_command(&dir, command.as_ref(), rest);
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(theirs);
+    let mut child = command.spawn().expect("sipbox");
+    // The command has our end of the terminal's other side: without it, reading ends when the child does.
+    drop(command);
+    let screen = std::thread::spawn(move || {
+        let (mut ours, mut seen, mut buffer) = (ours, Vec::new(), [0; 4096]);
+        // A terminal that nobody has open any more is an I/O error, not an end.
+        while let Ok(length @ 1..) = ours.read(&mut buffer) {
+            seen.extend(&buffer[..length]);
+        }
+        seen
+    });
+    let stdout = Lines::collect(child.stdout.take().expect("piped"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.try_wait().expect("our child") {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("still runs: {:?}", stdout.all());
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    stdout.wait(usize::MAX, Duration::from_secs(2), |_| None::<()>);
+    let screen = screen.join().expect("a reader");
+    let text = stdout.all().iter().map(|line| format!("{line}\n")).collect();
+    let stderr = String::from_utf8_lossy(&screen).into_owned();
+    (Finished { code: status.code().unwrap_or(-1), stdout: text, stderr }, screen)
+}
+
+/// A bar was drawn on the terminal `screen`, and nothing of it is left.
+pub fn assert_bar_came_and_went(screen: &[u8], name: &str) {
+    let text = String::from_utf8_lossy(screen);
+    let at = text.find(name).unwrap_or_else(|| panic!("no bar for {name}: {text:?}"));
+    assert!(text[at..].contains("% of "), "no bar: {text:?}");
+    // The last thing that is done to the line is that it is emptied.
+    let cleared = text.rfind("\x1b[2K").unwrap_or_else(|| panic!("never cleared: {text:?}"));
+    let left = text[cleared + 4..].replace(['\r', '\n'], "").replace("\x1b[1A", "");
+    assert_eq!(left, "", "left on the terminal: {text:?}");
+}
+
 /// One ng request in JSON to a relay, and its reply; sent again twice when nothing comes.
 pub fn ng(relay: SocketAddr, request: &Value) -> Value {
     static COOKIE: AtomicU32 = AtomicU32::new(0);

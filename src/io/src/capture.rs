@@ -13,6 +13,7 @@ use sipbox_core::time::Instant;
 use sipbox_core::trace::Link;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// The largest block that is taken: libpcap's own limit for a packet is 256 KiB.
@@ -38,19 +39,30 @@ pub enum Content {
     Other,
 }
 
-/// Opens a file, or standard input for `-`; unpacks gzip; tells what it is.
-pub fn open(name: &str) -> Result<(Content, Input), StartError> {
-    let input: Input = if name == "-" {
-        Box::new(io::stdin())
+/// Opens a file, or standard input for `-`; unpacks gzip; tells what it is. `through` gets the bytes as they are read,
+/// packed ones too, and how many there are where that is known.
+pub fn open(
+    name: &str,
+    through: impl FnOnce(Input, Option<u64>) -> Input,
+) -> Result<(Content, Input), StartError> {
+    let (input, length): (Input, _) = if name == "-" {
+        (Box::new(io::stdin()), length(&io::stdin()))
     } else {
         let path = Path::new(name);
         let file = File::open(path).map_err(|error| StartError::file("capture", path, &error))?;
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err(StartError::new(Kind::NoInput, format!("{name}: a directory; name a file")));
         }
-        Box::new(file)
+        let length = length(&file);
+        (Box::new(file), length)
     };
-    look(input, true).map_err(|error| StartError::new(Kind::Io, format!("{name}: {error}")))
+    look(through(input, length), true).map_err(|error| StartError::new(Kind::Io, format!("{name}: {error}")))
+}
+
+/// How long a regular file is, also one on standard input; of anything else nobody knows.
+pub fn length(file: &impl AsFd) -> Option<u64> {
+    let file = File::from(file.as_fd().try_clone_to_owned().ok()?);
+    file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
 }
 
 /// `unpack`: gzip within gzip is not unpacked twice.
