@@ -259,3 +259,18 @@ fn a_draining_relay_keeps_its_calls_and_takes_no_new_ones() {
     assert_eq!(delete["result"], "ok");
     assert_eq!(relay.server.process.exit_code(Duration::from_secs(5)), 0);
 }
+
+#[test]
+fn who_may_not_ask_gets_nothing_and_the_log_tells_it_once() {
+    let relay = Relay::start(&["--control-allow", "192.0.2.0/24"]);
+    relay.asker.set_read_timeout(Some(Duration::from_millis(300))).expect("a time-out");
+    for cookie in ["x1", "x2", "x3"] {
+        let ping = format!("{cookie} d7:command4:pinge");
+        relay.asker.send_to(ping.as_bytes(), relay.server.address("udp")).expect("sent");
+        assert!(relay.asker.recv(&mut [0; 64]).is_err());
+    }
+    let told = relay.server.wait_log(Duration::from_secs(5), "control-refused").expect("a log line");
+    let source = relay.asker.local_addr().expect("bound").to_string();
+    assert!(told.contains("warn") && told.contains(&source) && told.contains("--control-allow"), "{told}");
+    assert_eq!(relay.server.stderr().matches("control-refused").count(), 1);
+}

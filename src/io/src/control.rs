@@ -25,6 +25,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+/// One refused asker a minute is told as a warning.
+const REFUSALS_TOLD: Duration = Duration::from_secs(60);
 /// Datagrams that may wait for the control side before the kernel's buffer does.
 const QUEUE: usize = 256;
 
@@ -227,10 +229,17 @@ async fn receive(
     allow: Vec<Cidr>,
 ) {
     let mut buffer = vec![0; NG_MESSAGE_BYTES];
+    let mut told: Option<std::time::Instant> = None;
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((_, source)) if !allow.is_empty() && !Cidr::any(&allow, source.ip()) => {
-                tracing::debug!(peer = %source, "control-refused");
+                // Whoever set it up must see it, and nobody can fill the log by it.
+                if told.is_none_or(|at| at.elapsed() > REFUSALS_TOLD) {
+                    told = Some(std::time::Instant::now());
+                    tracing::warn!(peer = %source, mend = "name its network with --control-allow", "control-refused");
+                } else {
+                    tracing::debug!(peer = %source, "control-refused");
+                }
             }
             Ok((length, source)) => {
                 let data = buffer.get(..length).unwrap_or_default().to_vec();
