@@ -11,9 +11,10 @@ use sipbox_core::trace::{self, Choice, Finder, Shown, StatusChoice, Trace, Trace
 use sipbox_io::capture::{self, Capture, Content};
 use sipbox_io::clock::Clock;
 use sipbox_io::hep::{self, Received};
-use sipbox_io::listen;
+use sipbox_io::{listen, pcapng};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub const ENTRY: Entry = Entry {
@@ -38,6 +39,9 @@ struct Flags {
     /// Receive HEPv3 on udp:HOST:PORT, until SIGTERM
     #[arg(long, value_name = "URI", conflicts_with = "files")]
     hep_listen: Vec<String>,
+    /// Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
     /// What is written [default: list on a terminal, else json]
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     output: Option<Format>,
@@ -149,6 +153,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         status: flags.status.clone(),
         only: flags.only,
     };
+    // clap's own `requires` is silent beside FILE, which excludes what is required.
+    if flags.write.is_some() && flags.hep_listen.is_empty() {
+        return Err(Failure::new(Code::Usage, "--write: it keeps what --hep-listen takes; give that too"));
+    }
     let mut trace = Trace::new(view, choice);
     let mut writer = Writer { out: Output::new(), format, started: false };
     let result = if flags.hep_listen.is_empty() {
@@ -156,7 +164,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         let files = if flags.files.is_empty() { &stdin[..] } else { &flags.files };
         read(files, &mut trace, &mut writer)
     } else {
-        receive(&flags.hep_listen, &mut trace, &mut writer)
+        receive(&flags.hep_listen, flags.write.as_deref(), &mut trace, &mut writer)
     };
     // Also after an error: what was read is shown.
     if result.as_ref().is_err_and(Failure::is_closed_pipe) {
@@ -217,21 +225,38 @@ fn read_one(name: &str, trace: &mut Trace, writer: &mut Writer) -> Result<(), Fa
     Ok(())
 }
 
-fn receive(uris: &[String], trace: &mut Trace, writer: &mut Writer) -> Result<(), Failure> {
+fn receive(
+    uris: &[String],
+    write: Option<&Path>,
+    trace: &mut Trace,
+    writer: &mut Writer,
+) -> Result<(), Failure> {
+    if write == Some(Path::new("-")) {
+        return Err(Failure::new(Code::Usage, "--write -: the ready line is there already; name a file"));
+    }
     let specs = uris
         .iter()
         .map(|uri| listen::parse("--hep-listen", uri, &[Transport::Udp]))
         .collect::<Result<Vec<_>, _>>()?;
     let bound = listen::bind(&specs, None)?;
+    let mut kept = write.map(|path| pcapng::Writer::open("--write", path)).transpose()?;
+    let lost = |error: std::io::Error| {
+        let name = write.unwrap_or(Path::new("")).display();
+        Failure::new(Code::Io, format!("--write {name}: {error}; make room, or choose another file"))
+    };
     let clock = Clock::start();
     let (mut shown, mut number, mut bad) = (Vec::new(), 0, 0u64);
     // Messages carry their senders' time; what is over is judged by when it came here.
     let mut newest = (Instant::default(), Instant::default());
     let end = hep::receive("siptrace", bound, |received| {
+        let mut done = Ok(());
         match received {
-            Received::Datagram(datagram) => {
+            Received::Datagram { source, destination, data } => {
                 number += 1;
-                match trace::from_hep(number, datagram) {
+                if let Some(kept) = &mut kept {
+                    done = kept.datagram(clock.now(), source, destination, data).map_err(lost);
+                }
+                match trace::from_hep(number, data) {
                     Ok(traced) => {
                         newest = (newest.0.max(traced.time), clock.now());
                         trace.add(traced, &mut shown);
@@ -248,9 +273,17 @@ fn receive(uris: &[String], trace: &mut Trace, writer: &mut Writer) -> Result<()
             Received::Tick => {
                 let now = newest.0 + clock.now().saturating_since(newest.1);
                 trace.settle(now - SETTLED, &mut shown);
+                if let Some(kept) = &mut kept {
+                    done = kept.flush().map_err(lost);
+                }
+            }
+            Received::Reload => {
+                if let Some(kept) = &mut kept {
+                    done = kept.reopen().map_err(lost);
+                }
             }
         }
-        match writer.show(&mut shown).and_then(|()| writer.out.flush()) {
+        match done.and_then(|()| writer.show(&mut shown)).and_then(|()| writer.out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => ControlFlow::Break(failure),
         }
@@ -258,5 +291,6 @@ fn receive(uris: &[String], trace: &mut Trace, writer: &mut Writer) -> Result<()
     if bad > 3 {
         tell(&format!("{bad} datagrams were no SIP in HEPv3"));
     }
-    end.map_or(Ok(()), Err)
+    let flushed = kept.map_or(Ok(()), |mut kept| kept.flush().map_err(lost));
+    end.map_or(flushed, Err)
 }

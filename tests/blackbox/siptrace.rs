@@ -361,7 +361,10 @@ fn hep(message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn hep_is_listened_to() {
-    let mut server = Server::start("siptrace", &["--hep-listen", "udp:127.0.0.1:0", "-o", "calls"]);
+    let dir = harness::TempDir::new();
+    let (kept, moved) = (dir.join("kept.pcapng"), dir.join("moved.pcapng"));
+    let words = ["--hep-listen", "udp:127.0.0.1:0", "-o", "calls", "-w", kept.to_str().unwrap()];
+    let mut server = Server::start("siptrace", &words);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = server.address("udp");
     socket.send_to(b"no hep", to).unwrap();
@@ -374,6 +377,10 @@ fn hep_is_listened_to() {
     assert_eq!((first["state"].as_str(), first["status"].as_u64()), (Some("ended"), Some(200)));
     assert_eq!(first["start"], "2019-08-12T06:41:00.000007Z");
     assert!(server.wait_record(within, |r| r["state"] == "failed").is_some());
+    // Another name for what was kept so far, as log rotation does it.
+    std::fs::rename(&kept, &moved).unwrap();
+    server.process.signal(libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
     socket
         .send_to(&hep(&message("INVITE sip:bob@example.com SIP/2.0", "1 INVITE", "third", "")), to)
         .unwrap();
@@ -381,6 +388,44 @@ fn hep_is_listened_to() {
     assert_eq!(server.stop(), 0);
     assert!(server.wait_record(within, |r| r["call_id"] == "third" && r["state"] == "pending").is_some());
     assert!(server.stderr().contains("no HEPv3"), "{}", server.stderr());
+
+    // What was kept is the same again, for us and for Wireshark's eyes, checksums and all.
+    let again = run(&["siptrace", "-o", "calls", moved.to_str().unwrap(), kept.to_str().unwrap()], b"");
+    assert_eq!(again.code, 0, "{again:?}");
+    let records = |lines: &str| -> Vec<Value> {
+        let mut all: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        all.sort_by_key(|record| record["call_id"].to_string());
+        all
+    };
+    assert_eq!(records(&again.stdout), records(&server.process.stdout.all()[1..].join("\n")));
+    let from = socket.local_addr().unwrap().port();
+    for (file, count) in [(&moved, two_calls().len() + 1), (&kept, 1)] {
+        let mut tshark = Command::new("tshark");
+        tshark.args([
+            "-r",
+            file.to_str().unwrap(),
+            "-o",
+            "ip.check_checksum:TRUE",
+            "-o",
+            "udp.check_checksum:TRUE",
+        ]);
+        tshark.args([
+            "-T",
+            "fields",
+            "-E",
+            "separator=,",
+            "-e",
+            "ip.checksum.status",
+            "-e",
+            "udp.checksum.status",
+        ]);
+        let output = tshark.args(["-e", "udp.srcport", "-e", "udp.dstport"]).output().unwrap();
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(lines, format!("1,1,{from},{}\n", to.port()).repeat(count), "{output:?}");
+    }
+    let bad = run(&["siptrace", "--hep-listen", "udp:127.0.0.1:0", "-w", "/no/such/directory/file"], b"");
+    assert_eq!(bad.code, 66, "{bad:?}");
+    assert_eq!(run(&["siptrace", "-w", "file", "-"], b"").code, 64);
 }
 
 /// What a server of ours receives and sends shows up in a tracer.

@@ -73,8 +73,15 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// What happened.
 pub enum Received<'a> {
-    Datagram(&'a [u8]),
+    Datagram {
+        source: SocketAddr,
+        /// Ours.
+        destination: SocketAddr,
+        data: &'a [u8],
+    },
     Tick,
+    /// SIGHUP.
+    Reload,
 }
 
 /// Receives until a signal, or until `take` breaks. Prints the ready line.
@@ -88,6 +95,7 @@ pub fn receive<E>(
     runtime.block_on(async move {
         let mut signals = Signals::new().map_err(system)?;
         let addresses: Vec<String> = bound.iter().map(|b| listen::describe(&b.listener)).collect();
+        let locals: Vec<SocketAddr> = bound.iter().map(|b| b.listener.local).collect();
         let mut sockets = Vec::new();
         for Bound { socket, .. } in bound {
             match socket {
@@ -108,15 +116,21 @@ pub fn receive<E>(
                         ready::stopping();
                         return Ok(None);
                     }
-                    Order::Reload | Order::Dump => {}
+                    Order::Reload => {
+                        if let ControlFlow::Break(end) = take(Received::Reload) {
+                            return Ok(Some(end));
+                        }
+                    }
+                    Order::Dump => {}
                 },
                 index = readable(&sockets) => {
                     // Until it is empty: what is written out costs less in batches.
-                    while let Some(socket) = sockets.get(index)
-                        && let Ok((length, _)) = socket.try_recv_from(&mut buffer)
+                    while let (Some(socket), Some(destination)) = (sockets.get(index), locals.get(index).copied())
+                        && let Ok((length, source)) = socket.try_recv_from(&mut buffer)
                     {
-                        let datagram = buffer.get(..length).unwrap_or_default();
-                        if let ControlFlow::Break(end) = take(Received::Datagram(datagram)) {
+                        let data = buffer.get(..length).unwrap_or_default();
+                        let datagram = Received::Datagram { source, destination, data };
+                        if let ControlFlow::Break(end) = take(datagram) {
                             return Ok(Some(end));
                         }
                     }

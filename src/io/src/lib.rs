@@ -14,6 +14,7 @@ pub mod hep;
 pub mod listen;
 pub mod log;
 pub mod media;
+pub mod pcapng;
 pub mod ports;
 pub mod ready;
 pub mod secrets;
