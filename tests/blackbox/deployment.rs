@@ -1,5 +1,6 @@
 //! What a site installs: units, sample environment files, `scripts/install`, and what the servers tell systemd.
 //!
+//! And all eight commands together, as they are installed (`tests/composition.sh`).
 //! systemd itself is not run: its own tools judge the units offline, and a socket takes what it would be told.
 
 #[path = "../harness/mod.rs"]
@@ -299,4 +300,21 @@ fn servers_tell_systemd_that_they_serve_live_and_stop() {
         assert_eq!(server.exit_code(WITHIN), 0, "{name}");
         assert!(notices(&socket, Duration::from_millis(50)).contains(&"STOPPING=1".to_owned()), "{name}");
     }
+}
+
+/// `tests/composition.sh` with this database: it makes calls in real time.
+fn composition(more: &[&str]) {
+    // Addresses that no other run beside this one has.
+    let net = (std::process::id() % 250 + 1).to_string();
+    let mut command = Command::new(repository("tests/composition.sh"));
+    command.args(["--binary", sipbox(), "--net", &net]).args(more);
+    let mut process = Process::start(command);
+    let code = process.exit_code(Duration::from_secs(150));
+    assert_eq!(code, 0, "{}", process.log());
+    assert!(process.log().ends_with("composition: all well"), "{}", process.log());
+}
+
+#[test]
+fn composition_of_all_eight_on_sqlite() {
+    composition(&[]);
 }
