@@ -23,13 +23,21 @@ _sipbox__siptrace() {
 
     case "${cmd}" in
         sipbox__siptrace)
-            opts="-o -h --hep-listen --output --call-id --from --to --method --status --only --help"
+            opts="-w -o -h --hep-listen --write --output --call-id --from --to --method --status --only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --hep-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

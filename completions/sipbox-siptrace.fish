@@ -1,4 +1,5 @@
 complete -c sipbox-siptrace -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
+complete -c sipbox-siptrace -s w -l write -d 'Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew' -r -F
 complete -c sipbox-siptrace -s o -l output -d 'What is written [default: list on a terminal, else json]' -r -f -a "list\t'A line a call, for people'
 ladder\t'Who sent what to whom, call by call'
 sip\t'The messages as they were, each with a right Content-Length'

@@ -1035,13 +1035,21 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__siptrace)
-            opts="-o -h --hep-listen --output --call-id --from --to --method --status --only --help"
+            opts="-w -o -h --hep-listen --write --output --call-id --from --to --method --status --only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --hep-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --write)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

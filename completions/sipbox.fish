@@ -318,6 +318,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l foundation
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l seed -d 'Makes all that is random the same in each run' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s w -l write -d 'Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s o -l output -d 'What is written [default: list on a terminal, else json]' -r -f -a "list\t'A line a call, for people'
 ladder\t'Who sent what to whom, call by call'
 sip\t'The messages as they were, each with a right Content-Length'
