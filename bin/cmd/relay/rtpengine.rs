@@ -132,6 +132,9 @@ const GROUPS: &[&str] = &[
     "thread-stack",
 ];
 
+/// Flags of ours that begin like one of those groups.
+const OURS: &[&str] = &["control-allow"];
+
 /// The words in our flags. `drop_in`: we were started as `rtpengine`.
 pub fn translate(words: &[OsString], drop_in: bool) -> Result<Vec<OsString>, Failure> {
     let mut told = Told { drop_in, ..Told::default() };
@@ -186,7 +189,8 @@ fn split(text: &str, drop_in: bool) -> Option<((&str, Means), Option<&str>)> {
 
 fn lookup(name: &str) -> Option<(&str, Means)> {
     let known = OPTIONS.iter().find(|(_, long, _)| *long == name).map(|(_, long, means)| (*long, *means));
-    known.or_else(|| GROUPS.iter().any(|group| name.starts_with(group)).then_some((name, NothingOf)))
+    let grouped = !OURS.contains(&name) && GROUPS.iter().any(|group| name.starts_with(group));
+    known.or_else(|| grouped.then_some((name, NothingOf)))
 }
 
 const fn takes_value(means: Means) -> bool {

@@ -174,3 +174,20 @@ fn a_browser_calls_a_phone() {
 fn a_phone_calls_a_browser() {
     run_call(false);
 }
+
+/// A group of rtpengine's options that swallows a flag of ours would take it back in silence: `--control-allow` once.
+#[test]
+fn no_flag_of_ours_is_without_meaning() {
+    let command = command();
+    let names: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+    assert!(names.contains(&"control-allow"), "{names:?}");
+    for name in names {
+        let words = [format!("--{name}=1").into()];
+        // rtpengine's own files are no part of this.
+        let Ok(told) = translate(&words, None) else { continue };
+        let lost = told.iter().find(|word| {
+            word.to_string_lossy().starts_with("--without-meaning=") && name != "without-meaning"
+        });
+        assert_eq!(lost, None, "--{name}");
+    }
+}
