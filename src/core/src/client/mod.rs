@@ -4,8 +4,9 @@
 //! WebSocket and RFC 5626 for its contact. It hands session descriptions in and out as text, and never looks into
 //! them. In go packets from the flow to its one server, and its user's wishes as method calls; out come messages, and
 //! [`Notice`]s for the user. Requests that come are in `incoming`, those that go in `outgoing`, and what became of them in
-//! `outcome`. Not here: media, sockets, a dial plan, offers in anything but the INVITE.
+//! `outcome`; how they are written in `compose`. Not here: media, sockets, a dial plan, offers in anything but the INVITE.
 
+mod compose;
 mod dialog;
 mod incoming;
 mod outcome;

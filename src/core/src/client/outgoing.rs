@@ -96,7 +96,7 @@ impl UserAgent {
             headers.push((name, value));
         }
         let uri = format!("sip:{}", self.config.domain);
-        let data: Bytes = build::request("REGISTER", &uri, &headers, b"").into();
+        let data: Bytes = compose::request("REGISTER", &uri, &headers, b"").into();
         match self.send(now, "REGISTER", &branch, data) {
             Some(id) => self.pending.push(Pending { id, purpose: Purpose::Register { expires }, challenges }),
             None => self
@@ -130,7 +130,7 @@ impl UserAgent {
         if let Some((name, value)) = &credentials {
             headers.push((name, value));
         }
-        let data: Bytes = build::request("INVITE", &invite.uri, &headers, invite.offer.as_bytes()).into();
+        let data: Bytes = compose::request("INVITE", &invite.uri, &headers, invite.offer.as_bytes()).into();
         let Some(id) = self.send(now, "INVITE", &branch, data) else {
             self.notices.push_back(Notice::Failed { status: 503, reason: "too much under way".into() });
             return;
@@ -195,7 +195,7 @@ impl UserAgent {
         if let Some((name, value)) = credentials {
             headers.push((name, value));
         }
-        (build::request(method, &dialog.target, &headers, b"").into(), branch)
+        (compose::request(method, &dialog.target, &headers, b"").into(), branch)
     }
 
     /// The header that answers a challenge (RFC 3261 §22.2, RFC 2617 §3.2.2); None where there is nothing to try.

@@ -4,6 +4,7 @@
 //! messages, and [`News`]. It refreshes before its time is over, subscribes anew where a dialog is gone, and ends its
 //! subscription when it is told to. Not here: what a document says, sockets.
 
+use super::compose;
 use super::dialog::{Dialog, header};
 use super::text;
 use crate::auth;
@@ -224,7 +225,7 @@ impl Watcher {
         if let Some((name, value)) = &credentials {
             headers.push((name, value));
         }
-        let data: Bytes = build::request("SUBSCRIBE", &uri, &headers, b"").into();
+        let data: Bytes = compose::request("SUBSCRIBE", &uri, &headers, b"").into();
         self.pending = self
             .layer
             .send_request(now, self.config.target, "SUBSCRIBE", &branch, data)
