@@ -14,7 +14,7 @@
 //! client dialog auth store ng mos
 //! transaction sdp media
 //! sip framing
-//! time rng limits cidr flow timer
+//! time rng limits cidr flow timer rate
 //! ```
 
 pub mod auth;
@@ -30,6 +30,7 @@ pub mod mos;
 pub mod ng;
 pub mod presence;
 pub mod proxy;
+pub mod rate;
 pub mod registrar;
 #[cfg(feature = "webrtc")]
 pub mod relay;

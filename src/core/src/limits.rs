@@ -26,6 +26,15 @@ pub const CONNECTIONS_PER_ADDRESS: usize = 4_096;
 pub const QUEUED_MESSAGES: usize = 256;
 /// Bytes that wait to be written to one connection.
 pub const QUEUED_BYTES: usize = 1 << 20;
+/// Messages that other workers may have passed to one that is busy; further ones are lost, as on a busy network.
+pub const PASSED_MESSAGES: usize = 8_192;
+
+// --- Flooding addresses (rate) ---
+
+/// Addresses that are counted in one window.
+pub const RATE_SOURCES: usize = 65_536;
+/// Addresses that are remembered as banned, or as served.
+pub const RATE_STANDING: usize = 65_536;
 
 // --- Transactions ---
 
