@@ -6,11 +6,13 @@ use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::Transport;
 use sipbox_core::machine::Level;
 use sipbox_io::clock::Clock;
+use sipbox_io::driver::{self, MOST_WORKERS};
 use sipbox_io::events::{self, Events, Writer};
 use sipbox_io::hep;
 use sipbox_io::listen::{self, Bound, Spec};
 use sipbox_io::{log, tls};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// `--listen` and what peers are told.
@@ -149,6 +151,52 @@ impl HepTo {
     }
 }
 
+/// `--workers`, of servers whose calls or users know nothing of each other.
+#[derive(Args, Clone, Debug)]
+pub struct Workers {
+    /// Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_WORKERS)))]
+    pub workers: u8,
+}
+
+/// `--rate-limit`.
+#[derive(Args, Clone, Debug)]
+pub struct RateLimited {
+    /// Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served
+    #[arg(long, value_name = "N/SECONDS|off", default_value = "16/2")]
+    pub rate_limit: RateLimit,
+}
+
+/// A value of it: N and SECONDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit(Option<(u32, u32)>);
+
+impl FromStr for RateLimit {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(RateLimit(None));
+        }
+        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        text.split_once('/')
+            .and_then(|(most, seconds)| Some(RateLimit(Some((number(most)?, number(seconds)?)))))
+            .ok_or("write N/SECONDS, as 16/2, or off")
+    }
+}
+
+impl RateLimited {
+    /// `exempt`: whom it does not concern.
+    pub fn limit(&self, exempt: Vec<Cidr>) -> Option<driver::RateLimit> {
+        let RateLimit(limit) = self.rate_limit;
+        limit.map(|(most, seconds)| driver::RateLimit {
+            most,
+            window: Duration::from_secs(u64::from(seconds)),
+            exempt,
+        })
+    }
+}
+
 /// `--drain`.
 #[derive(Args, Clone, Debug)]
 pub struct Drain {
@@ -205,4 +253,18 @@ impl Log {
 /// Flags that clap took and that contradict each other in a way that it cannot see.
 pub fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Code::Usage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_limit_is_two_numbers_or_off() {
+        assert_eq!("16/2".parse(), Ok(RateLimit(Some((16, 2)))));
+        assert_eq!("off".parse(), Ok(RateLimit(None)));
+        for bad in ["", "16", "0/2", "16/0", "16/", "/2", "16/2/2", "-1/2", "on"] {
+            assert!(bad.parse::<RateLimit>().is_err(), "{bad}");
+        }
+    }
 }

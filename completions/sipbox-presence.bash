@@ -53,7 +53,7 @@ _sipbox__presence() {
 
     case "${cmd}" in
         sipbox__presence)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --auth --min-expires --max-expires --help serve list publish watch help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help serve list publish watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -96,6 +96,10 @@ _sipbox__presence() {
                     return 0
                     ;;
                 --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -255,7 +259,7 @@ _sipbox__presence() {
             return 0
             ;;
         sipbox__subcmd__presence__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --auth --min-expires --max-expires --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -298,6 +302,10 @@ _sipbox__presence() {
                     return 0
                     ;;
                 --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -23,7 +23,7 @@ _sipbox__proxy() {
 
     case "${cmd}" in
         sipbox__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -69,12 +69,20 @@ _sipbox__proxy() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --registrar)

@@ -8,10 +8,12 @@ complete -c sipbox-proxy -l tls-cert -d 'Certificate chain in PEM; repeated for 
 complete -c sipbox-proxy -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-proxy -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox-proxy -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-proxy -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox-proxy -l registrar -d 'Where REGISTER goes' -r
 complete -c sipbox-proxy -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
 complete -c sipbox-proxy -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r

@@ -95,7 +95,7 @@ _sipbox__registrar() {
 
     case "${cmd}" in
         sipbox__registrar)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -141,12 +141,20 @@ _sipbox__registrar() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --realm)
@@ -357,7 +365,7 @@ _sipbox__registrar() {
             return 0
             ;;
         sipbox__subcmd__registrar__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -403,12 +411,20 @@ _sipbox__registrar() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --realm)

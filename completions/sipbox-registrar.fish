@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_registrar_global_optspecs
-    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed events= hep= drain= log= v/verbose q/quiet realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
+    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed events= hep= rate-limit= drain= log= v/verbose q/quiet workers= realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
 end
 
 function __fish_sipbox_registrar_needs_command
@@ -34,10 +34,12 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-c
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
 none\t''"
@@ -64,10 +66,12 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
 none\t''"

@@ -187,7 +187,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --auth --min-expires --max-expires --help serve list publish watch"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help serve list publish watch"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -230,6 +230,10 @@ _sipbox() {
                     return 0
                     ;;
                 --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -305,7 +309,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --auth --min-expires --max-expires --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -348,6 +352,10 @@ _sipbox() {
                     return 0
                     ;;
                 --hep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -409,7 +417,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -455,12 +463,20 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --registrar)
@@ -507,7 +523,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -553,12 +569,20 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --realm)
@@ -629,7 +653,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -675,12 +699,20 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rate-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --log)
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --realm)

@@ -46,10 +46,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
 none\t''"
@@ -75,10 +77,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l realm -d 'Realm of the challenge [default: the domain of the address-of-record]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l auth -d 'Whether passwords are asked for' -r -f -a "digest\t''
 none\t''"
@@ -109,10 +113,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-cert -d 'Cer
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l registrar -d 'Where REGISTER goes' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r
@@ -199,6 +205,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_s
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -225,6 +232,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

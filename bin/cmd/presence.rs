@@ -107,7 +107,7 @@ fn serve(flags: Serve) -> Result<(), Failure> {
     if flags.min_expires > flags.max_expires {
         return Err(usage("--min-expires is more than --max-expires; no subscription could succeed"));
     }
-    let (given, started) = flags.server.start("presence", "udp:127.0.0.1:5060")?;
+    let (given, started) = flags.server.start("presence", "udp:127.0.0.1:5060", &[])?;
     let config = Config {
         listeners: given.listeners,
         domains: given.domains,

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common;
+use crate::common::{self, Workers};
 use crate::exit::Failure;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use sipbox_core::cidr::Cidr;
@@ -19,6 +19,8 @@ pub const ENTRY: Entry =
 struct Flags {
     #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    workers: Workers,
     /// Where REGISTER goes
     #[arg(long, value_name = "URI")]
     registrar: Option<String>,
@@ -77,7 +79,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         uri.as_deref().map_or(Ok(()), |uri| sip_uri(flag, uri))?;
     }
     let routes = flags.route.iter().map(|text| route(text)).collect::<Result<Vec<_>, _>>()?;
-    let (given, started) = flags.server.start("proxy", "udp:0.0.0.0:5060")?;
+    let (mut given, started) = flags.server.start("proxy", "udp:0.0.0.0:5060", &flags.trust)?;
     let config = Config {
         listeners: given.listeners,
         domains: given.domains,
@@ -103,9 +105,11 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         ring_timeout: Duration::from_secs(flags.ring_timeout),
         routes,
         keys: given.keys,
+        worker: 0,
+        epoch: given.rng.u32(),
     };
-    let machine = Proxy::new(config, given.rng);
-    started.run(machine, relays)
+    let make = |worker, rng| Proxy::new(Config { worker, ..config.clone() }, rng);
+    started.run_each(&flags.workers, make, relays)
 }
 
 /// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` its name in events, else that is the address.

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common::{Database, usage};
+use crate::common::{Database, Workers, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
@@ -103,6 +103,8 @@ struct WithPassword {
 struct Serve {
     #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    workers: Workers,
     /// Realm of the challenge [default: the domain of the address-of-record]
     #[arg(long, value_name = "NAME")]
     realm: Option<String>,
@@ -182,7 +184,7 @@ fn serve(flags: Serve) -> Result<(), Failure> {
     if flags.min_expires > flags.max_expires {
         return Err(usage("--min-expires is more than --max-expires; no registration could succeed"));
     }
-    let (given, started) = flags.server.start("registrar", "udp:127.0.0.1:5060")?;
+    let (given, started) = flags.server.start("registrar", "udp:127.0.0.1:5060", &[])?;
     let config = Config {
         listeners: given.listeners,
         domains: given.domains,
@@ -198,8 +200,7 @@ fn serve(flags: Serve) -> Result<(), Failure> {
         edge: flags.server.edge.edge,
         keys: given.keys,
     };
-    let machine = Registrar::new(config, 0, given.rng);
-    started.run(machine, Vec::new())
+    started.run_each(&flags.workers, |worker, rng| Registrar::new(config.clone(), worker, rng), Vec::new())
 }
 
 impl WithPassword {

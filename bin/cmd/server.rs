@@ -5,10 +5,13 @@
 //! sockets, database, events), its machine from what was [`Given`], [`Started::run`]. Whatever is wrong with a flag is told before
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 
-use crate::common::{Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Secrets, Tls};
+use crate::common::{
+    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, RateLimited, Secrets, Tls, Workers,
+};
 use crate::exit::{Code, Failure};
 use clap::{Args, ValueEnum};
 use sipbox_core::auth::Keys;
+use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::{Listener, Transport};
 use sipbox_core::machine::Machine;
 use sipbox_core::rng::Rng;
@@ -39,6 +42,8 @@ pub struct Server {
     pub events: EventsTo,
     #[command(flatten)]
     pub hep: HepTo,
+    #[command(flatten)]
+    pub rate: RateLimited,
     #[command(flatten)]
     pub drain: Drain,
     #[command(flatten)]
@@ -71,8 +76,14 @@ pub struct Started {
 }
 
 impl Server {
-    /// Everything that can fail, in the order in which somebody would mend it. `listen`: where it serves without `--listen`.
-    pub fn start(&self, command: &'static str, listen: &str) -> Result<(Given, Started), Failure> {
+    /// Everything that can fail, in the order in which somebody would mend it. `listen`: where it serves without `--listen`;
+    /// `trust`: who is, beside `--edge`, exempt from `--rate-limit`.
+    pub fn start(
+        &self,
+        command: &'static str,
+        listen: &str,
+        trust: &[Cidr],
+    ) -> Result<(Given, Started), Failure> {
         let clock = Clock::start();
         self.log.start(command, clock)?;
         let keys = Keys::new(&self.secrets.load()?)
@@ -87,6 +98,7 @@ impl Server {
             events,
             hep: self.hep.open()?,
             tls: self.tls.settings(&bound, &domains)?,
+            rate_limit: self.rate.limit([&self.edge.edge, trust].concat()),
             ..Options::new(command, clock)
         };
         let rng =
@@ -101,5 +113,25 @@ impl Started {
     pub fn run(self, machine: impl Machine, relays: Vec<SocketAddr>) -> Result<(), Failure> {
         let services = Services { store: Some(Box::new(self.database)), relays };
         Ok(driver::run(machine, self.bound, services, self.options)?)
+    }
+
+    /// The same with a machine for each of `--workers`; `make` has its number and its own randomness.
+    pub fn run_each<M: Machine>(
+        self,
+        workers: &Workers,
+        make: impl Fn(u8, Rng) -> M + Sync,
+        relays: Vec<SocketAddr>,
+    ) -> Result<(), Failure> {
+        let seeds: Vec<[u8; 32]> = (0..workers.workers)
+            .map(|_| entropy::seed())
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::new(Code::System, format!("random numbers: {error}")))?;
+        let Started { bound, database, options, _events } = self;
+        let each = |number: u8| {
+            let rng = Rng::from_entropy(seeds[usize::from(number)]);
+            let services = Services { store: Some(Box::new(database.clone())), relays: relays.clone() };
+            (make(number, rng), services)
+        };
+        Ok(driver::run_workers(workers.workers, each, bound, options)?)
     }
 }

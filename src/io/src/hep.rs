@@ -14,12 +14,13 @@ use sipbox_core::trace::hep::{self, Packet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Where copies go.
-#[derive(Debug)]
+/// Where copies go. A clone sends to the same place.
+#[derive(Clone, Debug)]
 pub struct Sender {
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     /// Tells several senders to one collector apart: the process id.
     agent: u32,
     buffer: Vec<u8>,
@@ -48,7 +49,7 @@ impl Sender {
                 format!("--hep {uri}: {error}; give an address that can be reached"),
             )
         })?;
-        Ok(Sender { socket, agent: std::process::id(), buffer: Vec::new() })
+        Ok(Sender { socket: Arc::new(socket), agent: std::process::id(), buffer: Vec::new() })
     }
 
     /// One message. A collector that is away, or too slow, is no reason to hold up a call.

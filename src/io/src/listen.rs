@@ -13,6 +13,8 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 const LISTENERS: usize = 64;
 /// UDP receive buffer: some thousand messages may wait while a batch is worked on. The system may grant less.
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+/// Connections that may wait to be accepted; the system may grant less.
+const BACKLOG: i32 = 4096;
 
 /// One `--listen`, checked but not bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +145,59 @@ pub fn bind(specs: &[Spec], advertise: Option<&str>) -> Result<Vec<Bound>, Start
     Ok(bound)
 }
 
+/// The sockets of `count` workers: the same addresses, each with sockets of its own, among which the kernel shares out what
+/// comes. The first ones were bound alone, so that a taken port was noticed; only then may others join.
+pub fn share(bound: Vec<Bound>, count: usize) -> Result<Vec<Vec<Bound>>, StartError> {
+    let mut workers: Vec<Vec<Bound>> = Vec::with_capacity(count);
+    workers.push(Vec::new());
+    for _ in 1..count {
+        let mut more = Vec::with_capacity(bound.len());
+        for first in &bound {
+            let socket = beside(&first.socket, first.listener.local).map_err(|error| {
+                StartError::new(Kind::System, format!("--workers, {}: {error}", describe(&first.listener)))
+            })?;
+            more.push(Bound { listener: first.listener.clone(), socket });
+        }
+        workers.push(more);
+    }
+    workers[0] = bound;
+    Ok(workers)
+}
+
+/// Another socket on the same address. Where the first one may not be joined (systemd bound it), both are the same one.
+fn beside(first: &Socket, address: SocketAddr) -> io::Result<Socket> {
+    let join = |kind: socket2::Type, first: socket2::SockRef<'_>| {
+        first.set_reuse_port(true)?;
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), kind, None)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(first.only_v6()?)?;
+        }
+        if kind == socket2::Type::STREAM {
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok::<_, io::Error>(socket)
+    };
+    match first {
+        Socket::Udp(first) => match join(socket2::Type::DGRAM, first.into()) {
+            Ok(socket) => {
+                let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+                Ok(Socket::Udp(socket.into()))
+            }
+            Err(_) => Ok(Socket::Udp(first.try_clone()?)),
+        },
+        Socket::Tcp(first) => match join(socket2::Type::STREAM, first.into()) {
+            Ok(socket) => {
+                socket.listen(BACKLOG)?;
+                Ok(Socket::Tcp(socket.into()))
+            }
+            Err(_) => Ok(Socket::Tcp(first.try_clone()?)),
+        },
+    }
+}
+
 /// What machines are given.
 pub fn listeners(bound: &[Bound]) -> Vec<Listener> {
     bound.iter().map(|b| b.listener.clone()).collect()
@@ -187,6 +242,7 @@ fn refused(spec: &Spec, error: &io::Error) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     const SIP: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls];
 
@@ -217,6 +273,30 @@ mod tests {
         assert!(message("udp:127.0.0.1:65536").contains("not a number up to 65535"));
         assert!(message("udp::5060").contains("no host"));
         assert!(message("udp:127.0.0.1:5060!").contains("after '!': no host"));
+    }
+
+    #[test]
+    fn workers_share_an_address_and_a_stranger_still_finds_it_taken() {
+        for transport in ["udp", "tcp"] {
+            let spec = parse("--listen", &format!("{transport}:127.48.0.3:0"), SIP).unwrap();
+            let workers = share(bind(std::slice::from_ref(&spec), None).unwrap(), 3).unwrap();
+            let address = workers[0][0].listener.local;
+            let mut inodes: Vec<_> = workers
+                .iter()
+                .map(|bound| {
+                    let fd = match &bound[0].socket {
+                        Socket::Udp(socket) => socket.as_raw_fd(),
+                        Socket::Tcp(socket) => socket.as_raw_fd(),
+                    };
+                    std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap()
+                })
+                .collect();
+            inodes.sort();
+            inodes.dedup();
+            assert_eq!(inodes.len(), 3, "a socket for each");
+            let error = bind(&[Spec { address, ..spec }], None).unwrap_err();
+            assert!(error.message.contains("in use"), "{error}");
+        }
     }
 
     #[test]

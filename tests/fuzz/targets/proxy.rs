@@ -62,6 +62,8 @@ pub fn run(data: &[u8]) {
         ring_timeout: Duration::from_secs(20),
         routes: Vec::new(),
         keys,
+        worker: 0,
+        epoch: 7,
     };
     let mut world = World {
         proxy: Proxy::new(config, Rng::from_seed(1)),

@@ -20,7 +20,7 @@ use std::time::Duration;
 const NONCE_LIFETIME: Duration = Duration::from_secs(300);
 
 pub(super) fn checker(config: &Config, epoch: u32) -> Checker {
-    Checker::new(config.keys.clone(), 0, epoch, NONCE_LIFETIME)
+    Checker::new(config.keys.clone(), config.worker, epoch, NONCE_LIFETIME)
 }
 
 /// What a request outside of a dialog has to show.

@@ -72,6 +72,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The first signs, all verify.
     pub keys: Keys,
+    /// Our number among the workers of this process, and what all of them drew at its start: flows of a predecessor are
+    /// not ours.
+    pub worker: u8,
+    pub epoch: u32,
 }
 
 #[cfg(test)]

@@ -190,7 +190,7 @@ impl Proxy {
             Some(connection) => self
                 .connections
                 .get(&connection)
-                .filter(|flow| token.epoch == self.epoch && flow.remote == token.remote)
+                .filter(|flow| token.epoch == self.config.epoch && flow.remote == token.remote)
                 .map(|flow| Target::Flow(*flow)),
             None => self.listener(token.listener).filter(|own| own.transport == token.transport).map(|own| {
                 Target::Flow(Flow {
@@ -239,10 +239,10 @@ impl Proxy {
         let aor = message.to().ok()?.uri.aor()?;
         let contact = message.contacts().find_map(Result::ok);
         let token = FlowToken {
-            worker: 0,
+            worker: self.config.worker,
             listener: own.id,
             transport: context.flow.transport,
-            epoch: self.epoch,
+            epoch: self.config.epoch,
             connection: context.flow.connection,
             remote: nat::takes_requests_at(message, &context.flow),
             client: crate::auth::flow_token::client_hash(

@@ -78,8 +78,6 @@ pub struct Proxy {
     rng: Rng,
     layer: Layer,
     checker: Checker,
-    /// Drawn at the start: flows and nonces of a predecessor are not ours.
-    epoch: u32,
     timers: Timers<Timer>,
     outputs: VecDeque<Output>,
     contexts: ById<ContextId, Context>,
@@ -97,11 +95,10 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn new(config: Config, mut rng: Rng) -> Self {
-        let epoch = rng.u32();
         Proxy {
-            layer: Layer::new(&mut rng, 0),
-            checker: auth::checker(&config, epoch),
-            epoch,
+            layer: Layer::new(&mut rng, config.worker),
+            // A nonce is judged by the worker that minted it.
+            checker: auth::checker(&config, rng.u32()),
             relays: vec![Instant::default(); config.relays.len()],
             config,
             timers: Timers::new(),

@@ -6,10 +6,9 @@ use super::connections::{Arrival, Arrivals, Ids, Places};
 use super::{HANDSHAKE, WebSocketOptions, stream, websocket};
 use rustls::ServerConfig;
 use sipbox_core::flow::{ListenerId, Transport};
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,8 +18,8 @@ use tokio_rustls::TlsAcceptor;
 /// After a failed accept (no file descriptors left): lets connections end before the next try.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The certificates in use; replaced on SIGHUP, for connections that come after it.
-pub(super) type Certificates = Rc<RefCell<Option<Arc<ServerConfig>>>>;
+/// The certificates in use, for all workers; replaced on SIGHUP, for connections that come after it.
+pub(super) type Certificates = Arc<Mutex<Option<Arc<ServerConfig>>>>;
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -73,7 +72,7 @@ async fn connection(
             dispatch(stream, transport, listener, remote, door).await;
         }
         Transport::Tls | Transport::Wss => {
-            let config = door.certificates.borrow().clone();
+            let config = door.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(config) = config else { return };
             let refused = match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await {
                 Ok(Ok(stream)) => return dispatch(stream, transport, listener, remote, door).await,

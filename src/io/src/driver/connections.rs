@@ -8,10 +8,11 @@ use super::keepalive::is_line_breaks;
 use bytes::Bytes;
 use sipbox_core::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
 use sipbox_core::limits::{CONNECTIONS_PER_ADDRESS, QUEUED_BYTES, QUEUED_MESSAGES};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// What a connection's task tells the driver.
@@ -110,6 +111,10 @@ struct Connection {
 pub(super) struct Connections {
     by_id: HashMap<ConnectionId, Connection>,
     by_remote: HashMap<(Transport, SocketAddr), ConnectionId>,
+    /// Those of other workers, by the peer.
+    elsewhere: HashMap<(Transport, SocketAddr), ConnectionId>,
+    worker: u64,
+    workers: u64,
     pub ids: Ids,
     pub places: Places,
 }
@@ -123,13 +128,51 @@ pub(super) enum NotSent {
 }
 
 impl Connections {
-    pub fn new(most: usize) -> Self {
+    /// Of worker number `worker` among `workers`.
+    pub fn new(places: Places, worker: u8, workers: usize) -> Self {
+        let (worker, workers) = (u64::from(worker), workers as u64);
         Connections {
             by_id: HashMap::new(),
             by_remote: HashMap::new(),
-            ids: Ids::default(),
-            places: Places::new(most),
+            elsewhere: HashMap::new(),
+            worker,
+            workers,
+            ids: Ids { last: Rc::new(Cell::new(worker)), step: workers },
+            places,
         }
+    }
+
+    /// One of another worker.
+    pub fn insert_elsewhere(&mut self, flow: &Flow) {
+        if let Some(id) = flow.connection {
+            self.elsewhere.insert((flow.transport, flow.remote), id);
+        }
+    }
+
+    pub fn remove_elsewhere(&mut self, flow: &Flow) {
+        let key = (flow.transport, flow.remote);
+        if self.elsewhere.get(&key).copied() == flow.connection {
+            self.elsewhere.remove(&key);
+        }
+    }
+
+    /// The other worker whose connection this is for; `None`: ours, or none yet.
+    pub fn elsewhere(&self, target: &Target) -> Option<u8> {
+        if self.workers == 1 {
+            return None;
+        }
+        let id = match target {
+            Target::Flow(flow) => flow.connection?,
+            Target::Address { transport, remote, .. } => {
+                let key = (*transport, *remote);
+                if self.by_remote.contains_key(&key) {
+                    return None;
+                }
+                *self.elsewhere.get(&key)?
+            }
+        };
+        let owner = id.0 % self.workers;
+        (owner != self.worker).then_some(owner as u8)
     }
 
     /// One that was accepted, or one that we are opening: what is sent meanwhile waits.
@@ -180,20 +223,23 @@ impl Connections {
     }
 }
 
-/// Numbers for connections, never used twice.
-#[derive(Clone, Default)]
-pub(super) struct Ids(Rc<Cell<u64>>);
+/// Numbers for connections, never used twice; the remainder by the count of workers is the owner's.
+#[derive(Clone)]
+pub(super) struct Ids {
+    last: Rc<Cell<u64>>,
+    step: u64,
+}
 
 impl Ids {
     pub fn next(&self) -> ConnectionId {
-        self.0.set(self.0.get() + 1);
-        ConnectionId(self.0.get())
+        self.last.set(self.last.get() + self.step);
+        ConnectionId(self.last.get())
     }
 }
 
-/// How many connections there may be, in all and from one address.
+/// How many connections there may be, in all and from one address; for all workers together.
 #[derive(Clone)]
-pub(super) struct Places(Rc<RefCell<Taken>>);
+pub(super) struct Places(Arc<Mutex<Taken>>);
 
 struct Taken {
     most: usize,
@@ -208,13 +254,13 @@ pub(super) struct Place {
 }
 
 impl Places {
-    fn new(most: usize) -> Self {
-        Places(Rc::new(RefCell::new(Taken { most, all: 0, by_address: HashMap::new() })))
+    pub fn new(most: usize) -> Self {
+        Places(Arc::new(Mutex::new(Taken { most, all: 0, by_address: HashMap::new() })))
     }
 
     /// A place for a peer, or why there is none.
     pub fn take(&self, address: IpAddr) -> Result<Place, &'static str> {
-        let mut taken = self.0.borrow_mut();
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= taken.most {
             return Err("too many connections");
         }
@@ -230,7 +276,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.0.borrow_mut();
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
         if let Some(from_there) = taken.by_address.get_mut(&self.address) {
             *from_there -= 1;
@@ -270,7 +316,7 @@ mod tests {
 
     #[test]
     fn an_address_finds_the_youngest_connection_and_a_flow_only_itself() {
-        let mut connections = Connections::new(10);
+        let mut connections = Connections::new(Places::new(10), 0, 1);
         let (old, mut old_box) = queue();
         let (young, mut young_box) = queue();
         connections.insert(flow_of(1, "192.0.2.1:5060"), old);
@@ -284,8 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn another_worker_s_connection_is_found_by_its_number_and_its_peer() {
+        let mut connections = Connections::new(Places::new(10), 1, 3);
+        assert_eq!([connections.ids.next().0, connections.ids.next().0], [4, 7]);
+        let theirs = flow_of(3, "192.0.2.1:5060");
+        assert_eq!(connections.elsewhere(&Target::Flow(theirs)), Some(0));
+        assert_eq!(connections.elsewhere(&Target::Flow(flow_of(4, "192.0.2.1:5060"))), None);
+        assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), None);
+        connections.insert_elsewhere(&theirs);
+        assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), Some(0));
+        // An own one is nearer.
+        let (own, _outbox) = queue();
+        connections.insert(flow_of(4, "192.0.2.1:5060"), own);
+        assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), None);
+        connections.remove(&flow_of(4, "192.0.2.1:5060"));
+        connections.remove_elsewhere(&theirs);
+        assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), None);
+    }
+
+    #[test]
     fn a_slow_reader_loses_its_connection() {
-        let mut connections = Connections::new(10);
+        let mut connections = Connections::new(Places::new(10), 0, 1);
         let (queue, outbox) = queue();
         connections.insert(flow_of(1, "192.0.2.1:5060"), queue);
         let message = Bytes::from(vec![b'x'; 65_536]);

@@ -1,49 +1,66 @@
-//! Runs one [`Machine`] on one thread: sockets, timers, questions, signals.
+//! Runs one [`Machine`] on one thread, or several on as many: sockets, timers, questions, signals.
 //!
-//! In: a machine, bound sockets, services. Out: when it returns, the machine has drained (SIGTERM) or its time was
-//! up. Everything happens on a tokio current-thread runtime, so that a machine needs no lock; what blocks
-//! (databases, DNS) is on threads of its own and answers by channel (`services`).
-//! Keep-alives are answered here and never reach a machine; neither does a part of a message.
+//! In: machines, bound sockets, services. Out: when it returns, the machines have drained (SIGTERM) or their time was
+//! up. Everything happens on a tokio current-thread runtime a worker, so that a machine needs no lock; what blocks
+//! (databases, DNS) is on threads of its own and answers by channel (`services`). Keep-alives are answered here and never
+//! reach a machine; neither does a part of a message, nor what a flooding address sends.
+//!
+//! | file | concept |
+//! | --- | --- |
+//! | `options` | how a server is run |
+//! | `workers` | whose message it is, where there are several |
+//! | `udp`, `datagrams` | UDP in batches |
+//! | `accept`, `connections`, `stream`, `websocket`, `http`, `web` | connections |
+//! | `sending` | how a machine's messages leave |
+//! | `keepalive`, `flood` | what the machine never sees |
+//! | `ng` | asking relays |
 
 mod accept;
 mod connections;
+mod datagrams;
+mod flood;
 mod http;
 mod keepalive;
 mod ng;
+mod options;
+mod sending;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod udp;
 mod web;
 mod websocket;
+mod workers;
 
-use crate::clock::Clock;
-use crate::events::Events;
+pub use options::{Options, RateLimit, WebSocketOptions};
+pub use workers::MOST as MOST_WORKERS;
+
 use crate::listen::{self, Bound, Socket};
 use crate::services::{ReplyTo, Services};
 use crate::signals::{Order, Signals};
 use crate::start::{Kind, StartError};
-use crate::{hep, log, ready, tls};
+use crate::{entropy, log, ready, tls};
 use accept::{Certificates, Door};
 use bytes::Bytes;
-use connections::{Arrival, Arrivals, Connections, NotSent};
+use connections::{Arrival, Arrivals, Connections, Places};
+use datagrams::Datagrams;
+use flood::Flood;
 use ng::Relays;
-use sipbox_core::flow::{Flow, Listener, ListenerId, Target, Transport};
-use sipbox_core::limits::{CONNECTIONS, SIP_MESSAGE_BYTES};
+use sipbox_core::flow::{Flow, Listener, Target, Transport};
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant as TokioInstant;
 use udp::Udp;
+use workers::{Crew, Passed};
 
 /// Inputs of one kind that are worked on before the others have their turn.
 const BATCH: usize = 64;
@@ -56,67 +73,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const WRITE: Duration = Duration::from_secs(10);
 /// After draining, connections may write what is queued for this long.
 const FLUSH: Duration = Duration::from_millis(500);
+/// How often a worker that has drained looks whether the others have.
+const OTHERS: Duration = Duration::from_millis(20);
 /// Arrivals that wait for the machine; connections read no further beyond it.
 const ARRIVALS: usize = 256;
-
-/// How a server is run. [`Options::new`] has the defaults.
-pub struct Options {
-    /// `proxy`: for the ready line.
-    pub command: &'static str,
-    pub clock: Clock,
-    /// How long work that is under way may last after SIGTERM.
-    pub drain: Duration,
-    pub events: Option<Events>,
-    /// For `tls:` and `wss:` listeners.
-    pub tls: tls::Settings,
-    /// For `ws:` and `wss:` listeners.
-    pub websocket: WebSocketOptions,
-    pub max_connections: usize,
-    /// `--hep`: gets a copy of each SIP message, received and sent.
-    pub hep: Option<hep::Sender>,
-}
-
-impl Options {
-    pub fn new(command: &'static str, clock: Clock) -> Self {
-        Options {
-            command,
-            clock,
-            drain: Duration::from_secs(10),
-            events: None,
-            tls: tls::Settings::default(),
-            websocket: WebSocketOptions::default(),
-            max_connections: CONNECTIONS,
-            hep: None,
-        }
-    }
-}
-
-/// How WebSocket ports behave.
-#[derive(Clone, Debug)]
-pub struct WebSocketOptions {
-    /// Names that a Host may have, or be below; none: any.
-    pub hosts: Vec<String>,
-    /// Patterns of allowed Origins, `*` for any characters; none: the page's own host.
-    pub origins: Vec<String>,
-    /// Bytes of one message.
-    pub max_message: usize,
-    /// Pause between pings; a peer that is silent for two is gone.
-    pub ping: Duration,
-    /// A directory of static files on the same port.
-    pub web_root: Option<PathBuf>,
-}
-
-impl Default for WebSocketOptions {
-    fn default() -> Self {
-        WebSocketOptions {
-            hosts: Vec::new(),
-            origins: Vec::new(),
-            max_message: SIP_MESSAGE_BYTES,
-            ping: Duration::from_secs(30),
-            web_root: None,
-        }
-    }
-}
+/// As good as never.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Serves until SIGTERM or SIGINT. Prints the ready line when it does.
 pub fn run<M: Machine>(
@@ -125,10 +87,109 @@ pub fn run<M: Machine>(
     services: Services,
     options: Options,
 ) -> Result<(), StartError> {
+    let shared = Shared::new(&bound, &options)?;
+    work(crew_of_one(), bound, options, shared, Control::Signals, Start::Alone, || (machine, services))
+}
+
+/// The same with `workers` threads; `each` makes the machine of a number, and what it may ask.
+pub fn run_workers<M: Machine>(
+    workers: u8,
+    each: impl Fn(u8) -> (M, Services) + Sync,
+    bound: Vec<Bound>,
+    options: Options,
+) -> Result<(), StartError> {
+    work_together(workers, &each, bound, options, Control::Signals)
+}
+
+fn work_together<M: Machine>(
+    workers: u8,
+    each: &(impl Fn(u8) -> (M, Services) + Sync),
+    bound: Vec<Bound>,
+    options: Options,
+    control: Control,
+) -> Result<(), StartError> {
+    let workers = workers.clamp(1, MOST_WORKERS);
+    let shared = Shared::new(&bound, &options)?;
+    let mut places = listen::share(bound, usize::from(workers))?.into_iter().zip(workers::crews(workers));
+    let Some((bound, leader)) = places.next() else { return Ok(()) };
+    std::thread::scope(|scope| {
+        let (ready, others) = std::sync::mpsc::channel();
+        let mut threads = Vec::new();
+        for (bound, crew) in places {
+            let (options, shared, ready, number) =
+                (options.clone(), shared.clone(), ready.clone(), crew.number);
+            let begin = move || {
+                let start = Start::Tell(ready);
+                work(crew, bound, options, shared, Control::Passed, start, || each(number))
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            match thread.spawn_scoped(scope, begin) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    leader.send_home();
+                    return Err(system("thread for --workers", &error));
+                }
+            }
+        }
+        drop(ready);
+        let start = Start::After(others, threads.len());
+        let mut served = work(leader, bound, options, shared, control, start, || each(0));
+        for thread in threads {
+            // One that panicked has told so itself.
+            let ended =
+                thread.join().unwrap_or_else(|_| Err(StartError::new(Kind::System, "a worker ended")));
+            served = served.and(ended);
+        }
+        served
+    })
+}
+
+fn crew_of_one() -> Crew {
+    // A count of one has one.
+    workers::crews(1).swap_remove(0)
+}
+
+/// What all workers of a process have in common; locked when a connection comes or goes, never for a message.
+#[derive(Clone)]
+struct Shared {
+    places: Places,
+    certificates: Certificates,
+}
+
+impl Shared {
+    fn new(bound: &[Bound], options: &Options) -> Result<Self, StartError> {
+        let encrypted = bound.iter().any(|b| matches!(b.listener.transport, Transport::Tls | Transport::Wss));
+        let config = if encrypted { Some(tls::server(&options.tls)?) } else { None };
+        Ok(Shared {
+            places: Places::new(options.max_connections),
+            certificates: Arc::new(Mutex::new(config)),
+        })
+    }
+}
+
+/// When a worker tells the world that it serves.
+enum Start {
+    Alone,
+    /// It tells the one that prints the line.
+    Tell(std::sync::mpsc::Sender<()>),
+    /// When so many others have told.
+    After(std::sync::mpsc::Receiver<()>, usize),
+}
+
+/// One worker to its end, on this thread.
+fn work<M: Machine>(
+    crew: Crew,
+    bound: Vec<Bound>,
+    options: Options,
+    shared: Shared,
+    control: Control,
+    start: Start,
+    make: impl FnOnce() -> (M, Services),
+) -> Result<(), StartError> {
     let runtime = runtime()?;
     let served = runtime.block_on(LocalSet::new().run_until(async move {
-        let signals = Signals::new().map_err(|error| system("signals", &error))?;
-        serve(machine, bound, services, options, Control::Signals(signals)).await
+        let (machine, services) = make();
+        serve(machine, bound, services, options, Place { crew, shared, control, start }).await
     }));
     // Look-ups of a DNS that does not answer last for half a minute: nobody waits for their end.
     runtime.shutdown_background();
@@ -149,19 +210,44 @@ fn system(what: &str, error: &io::Error) -> StartError {
 
 /// Who tells it to stop.
 enum Control {
-    Signals(Signals),
+    Signals,
+    /// The worker that has the signals.
+    Passed,
     #[cfg(test)]
     Channel(mpsc::UnboundedReceiver<Order>),
 }
 
 impl Control {
-    async fn next(&mut self) -> Order {
-        match self {
-            Control::Signals(signals) => signals.next().await,
+    /// Orders come by a channel, which costs less to look at than four signals.
+    fn orders(self) -> Result<Option<mpsc::UnboundedReceiver<Order>>, StartError> {
+        Ok(match self {
+            Control::Signals => {
+                let mut signals = Signals::new().map_err(|error| system("signals", &error))?;
+                let (sender, orders) = mpsc::unbounded_channel();
+                tokio::task::spawn_local(async move { while sender.send(signals.next().await).is_ok() {} });
+                Some(orders)
+            }
+            Control::Passed => None,
             #[cfg(test)]
-            Control::Channel(orders) => orders.recv().await.unwrap_or(Order::Stop),
-        }
+            Control::Channel(orders) => Some(orders),
+        })
     }
+}
+
+/// Never, for `None`.
+async fn next_order(orders: &mut Option<mpsc::UnboundedReceiver<Order>>) -> Order {
+    match orders {
+        Some(orders) => orders.recv().await.unwrap_or(Order::Stop),
+        None => std::future::pending().await,
+    }
+}
+
+/// Where a worker stands.
+struct Place {
+    crew: Crew,
+    shared: Shared,
+    control: Control,
+    start: Start,
 }
 
 async fn serve<M: Machine>(
@@ -169,19 +255,18 @@ async fn serve<M: Machine>(
     bound: Vec<Bound>,
     services: Services,
     options: Options,
-    mut control: Control,
+    place: Place,
 ) -> Result<(), StartError> {
+    let Place { crew, shared, control, start } = place;
+    let mut orders = control.orders()?;
     let listeners = listen::listeners(&bound);
     let addresses: Vec<String> = listeners.iter().map(listen::describe).collect();
-    let encrypted = listeners.iter().any(|l| matches!(l.transport, Transport::Tls | Transport::Wss));
-    let certificates =
-        Certificates::new(RefCell::new(if encrypted { Some(tls::server(&options.tls)?) } else { None }));
     let (arrivals, mut arrived) = mpsc::channel(ARRIVALS);
-    let connections = Connections::new(options.max_connections);
+    let connections = Connections::new(shared.places, crew.number, crew.count());
     let door = Door {
         ids: connections.ids.clone(),
         places: connections.places.clone(),
-        certificates: certificates.clone(),
+        certificates: shared.certificates.clone(),
         websocket: Rc::new(options.websocket.clone()),
         arrivals: arrivals.clone(),
     };
@@ -203,63 +288,106 @@ async fn serve<M: Machine>(
     drop(door);
     let (answer, mut answers) = mpsc::unbounded_channel();
     let relays = Relays::new(services.relays.clone()).map_err(|error| system("--relay", &error))?;
+    let mut rng = entropy::rng().map_err(|error| system("random numbers", &error))?;
     let mut driver = Driver {
         machine,
         listeners,
         udp,
+        datagrams: Datagrams::new(),
         connections,
-        certificates,
+        certificates: shared.certificates,
         arrivals,
         relays,
         services,
         answer,
+        flood: options.rate_limit.clone().map(|limit| Flood::new(limit, &mut rng)),
         options,
+        crew,
         failed: VecDeque::new(),
         websockets: 0,
     };
-    ready::ready(driver.options.command, &addresses);
+    match start {
+        Start::Alone => ready::ready(driver.options.command, &addresses),
+        Start::Tell(ready) => drop(ready.send(())),
+        Start::After(others, count) => {
+            if others.iter().take(count).count() < count {
+                // The thread that could not begin tells why, when it is joined.
+                driver.crew.send_home();
+                return Ok(());
+            }
+            ready::ready(driver.options.command, &addresses);
+        }
+    }
 
     let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
     let mut drained_by = None;
+    // One timer for all of the machine's, set again only where it has to ring earlier: it costs more than a message's parsing.
+    let mut alarm = pin!(tokio::time::sleep(FAR));
     driver.settle();
     loop {
-        if drained_by.is_some() && driver.machine.is_idle() {
+        driver.flush();
+        if drained_by.is_some() && driver.crew.all_idle(driver.machine.is_idle()) {
             if driver.websockets == 0 {
                 break;
             }
             // Their end is work for the machine: whoever holds bindings for them is told.
             driver.close_websockets();
         }
-        let timeout = driver.machine.poll_timeout().map(|at| driver.options.clock.to_std(at).into());
-        tokio::select! {
-            order = control.next() => match order {
-                Order::Stop if drained_by.is_some() => break,
-                Order::Stop => {
-                    ready::stopping();
-                    // New connections are new work.
-                    doors.drain(..).for_each(|door| door.abort());
-                    drained_by = Some(TokioInstant::now() + driver.options.drain);
-                    driver.feed(Input::Drain);
-                }
-                Order::Reload => driver.reload(),
-                Order::Dump => driver.dump(),
-            },
+        let timeout: Option<TokioInstant> =
+            driver.machine.poll_timeout().map(|at| driver.options.clock.to_std(at).into());
+        if let Some(at) = timeout
+            && (alarm.is_elapsed() || at < alarm.deadline())
+        {
+            alarm.as_mut().reset(at);
+        }
+        let look = drained_by.is_some() && !driver.crew.is_alone();
+        let order = tokio::select! {
+            order = next_order(&mut orders) => Some(order),
             Some((ticket, reply)) = answers.recv() => {
                 driver.feed(Input::Answer { ticket, reply });
+                for _ in 1..BATCH {
+                    let Ok((ticket, reply)) = answers.try_recv() else { break };
+                    driver.feed(Input::Answer { ticket, reply });
+                }
+                None
             }
-            Some(arrival) = arrived.recv() => driver.arrive(arrival, &mut arrived),
-            index = udp::readable(&driver.udp) => driver.receive(index),
-            () = sleep_until(timeout) => {
-                driver.machine.handle_timeout(driver.options.clock.now());
-                driver.settle();
+            Some(arrival) = arrived.recv() => {
+                driver.arrive(arrival, &mut arrived);
+                None
+            }
+            passed = driver.crew.next() => driver.handed(passed),
+            () = udp::readable(&driver.udp) => {
+                driver.receive();
+                None
+            }
+            () = &mut alarm, if timeout.is_some() => {
+                let now = driver.options.clock.now();
+                if driver.machine.poll_timeout().is_some_and(|at| at <= now) {
+                    driver.machine.handle_timeout(now);
+                    driver.settle();
+                }
+                None
             }
             // Failures that are left over.
-            () = std::future::ready(()), if !driver.failed.is_empty() => driver.settle(),
+            () = std::future::ready(()), if !driver.failed.is_empty() => {
+                driver.settle();
+                None
+            }
+            () = tokio::time::sleep(OTHERS), if look => None,
             () = sleep_until(drained_by) => break,
-            () = tick(&mut watchdog) => ready::alive(),
+            () = tick(&mut watchdog) => {
+                ready::alive();
+                None
+            }
+        };
+        if let Some(order) = order
+            && driver.obey(order, &mut drained_by, &mut doors)
+        {
+            break;
         }
     }
     // What is queued is written; each task then ends, and with the last one the channel does.
+    driver.flush();
     let Driver { mut connections, arrivals, .. } = driver;
     connections.clear();
     drop(arrivals);
@@ -286,6 +414,7 @@ struct Driver<M> {
     machine: M,
     listeners: Vec<Listener>,
     udp: Vec<Udp>,
+    datagrams: Datagrams,
     connections: Connections,
     certificates: Certificates,
     /// For the connections that we open.
@@ -294,6 +423,8 @@ struct Driver<M> {
     services: Services,
     answer: mpsc::UnboundedSender<(Ticket, Reply)>,
     options: Options,
+    flood: Option<Flood>,
+    crew: Crew,
     /// What could not be sent while outputs were drained: fed afterwards.
     failed: VecDeque<(Target, Bytes)>,
     /// WebSocket connections whose tasks have not ended.
@@ -302,13 +433,38 @@ struct Driver<M> {
 
 impl<M: Machine> Driver<M> {
     fn feed(&mut self, input: Input) {
-        if self.options.hep.is_some()
-            && let Input::Packet { flow, data } = &input
-        {
-            self.copy(flow.listener, flow.transport, flow.remote, true, data);
-        }
         self.machine.handle_input(self.options.clock.now(), input);
         self.settle();
+    }
+
+    /// A message came from a peer: to the machine that it belongs to.
+    fn packet(&mut self, flow: Flow, data: Bytes) {
+        let owner = self.crew.owner(&data);
+        if owner == self.crew.number {
+            self.own_packet(flow, data);
+        } else {
+            self.crew.pass(owner, Passed::Packet { flow, data });
+        }
+    }
+
+    fn own_packet(&mut self, flow: Flow, data: Bytes) {
+        if self.options.hep.is_some() {
+            self.copy(flow.listener, flow.transport, flow.remote, true, &data);
+        }
+        self.feed(Input::Packet { flow, data });
+    }
+
+    /// Whether something from there is looked at.
+    fn takes(&mut self, flow: &Flow, data: &[u8]) -> bool {
+        let Some(flood) = &mut self.flood else { return true };
+        match flood.takes(self.options.clock.now(), flow.remote.ip(), data) {
+            Ok(()) => true,
+            Err(None) => false,
+            Err(Some(event)) => {
+                self.event(&event);
+                false
+            }
+        }
     }
 
     /// Drains the outputs, and feeds at most a batch of failures: a machine that answers a failure with what fails
@@ -328,16 +484,106 @@ impl<M: Machine> Driver<M> {
                 return;
             }
             let Some((target, data)) = self.failed.pop_front() else { return };
-            self.machine.handle_input(self.options.clock.now(), Input::SendFailed { target, data });
+            match self.crew.sender(&data) {
+                Some(other) if other != self.crew.number => {
+                    self.crew.pass(other, Passed::Failed { target, data });
+                }
+                _ => {
+                    self.machine.handle_input(self.options.clock.now(), Input::SendFailed { target, data });
+                }
+            }
         }
     }
 
-    /// One batch from a UDP socket.
-    fn receive(&mut self, index: usize) {
-        for _ in 0..BATCH {
-            let Some(packet) = self.udp.get_mut(index).and_then(Udp::receive) else { return };
-            self.feed(packet);
+    /// One batch from each UDP socket.
+    fn receive(&mut self) {
+        for index in 0..self.udp.len() {
+            let Some(udp) = self.udp.get(index) else { return };
+            let listener = udp.listener;
+            let count = udp.receive(&mut self.datagrams);
+            for at in 0..count {
+                let Some((remote, data)) = self.datagrams.received(at) else { continue };
+                if keepalive::is_line_breaks(data) {
+                    continue;
+                }
+                let flow = Flow { transport: Transport::Udp, listener, remote, connection: None };
+                // What is not taken is not even copied.
+                if let Some(flood) = &mut self.flood
+                    && let Err(event) = flood.takes(self.options.clock.now(), remote.ip(), data)
+                {
+                    event.iter().for_each(|event| self.event(event));
+                    continue;
+                }
+                if let Some(answer) = keepalive::binding_response(data, remote) {
+                    self.send(Target::Flow(flow), answer.into());
+                    continue;
+                }
+                let data = Bytes::copy_from_slice(data);
+                self.packet(flow, data);
+            }
+            // The next socket's datagrams take these buffers.
+            self.flush();
         }
+    }
+
+    /// What another worker hands over, and what there is more of.
+    fn handed(&mut self, first: Passed) -> Option<Order> {
+        let mut next = Some(first);
+        for more in (0..BATCH).rev() {
+            match next.take()? {
+                Passed::Packet { flow, data } => self.own_packet(flow, data),
+                Passed::Transmit { target, data } => {
+                    self.send(target, data);
+                    self.settle();
+                }
+                Passed::Failed { target, data } => self.feed(Input::SendFailed { target, data }),
+                Passed::Opened { flow } => {
+                    self.connections.insert_elsewhere(&flow);
+                    self.feed(Input::FlowOpened { flow });
+                }
+                Passed::Closed { flow } => {
+                    self.connections.remove_elsewhere(&flow);
+                    self.feed(Input::FlowClosed { flow });
+                }
+                Passed::Order(order) => return Some(order),
+            }
+            if more > 0 {
+                next = self.crew.try_next();
+            }
+        }
+        None
+    }
+
+    /// Whether it is to end at once.
+    fn obey(
+        &mut self,
+        order: Order,
+        drained_by: &mut Option<TokioInstant>,
+        doors: &mut Vec<tokio::task::JoinHandle<()>>,
+    ) -> bool {
+        // One has the signals: it tells the others, after what they share is there.
+        let leads = self.crew.number == 0;
+        if leads && order == Order::Reload {
+            self.reload_shared();
+        }
+        if leads {
+            self.crew.pass_to_all(|| Passed::Order(order));
+        }
+        match order {
+            Order::Stop if drained_by.is_some() => return true,
+            Order::Stop => {
+                if leads {
+                    ready::stopping();
+                }
+                // New connections are new work.
+                doors.drain(..).for_each(|door| door.abort());
+                *drained_by = Some(TokioInstant::now() + self.options.drain);
+                self.feed(Input::Drain);
+            }
+            Order::Reload => self.feed(Input::Reload),
+            Order::Dump => self.dump(),
+        }
+        false
     }
 
     /// What connections have to tell: this one, and those that are there already.
@@ -345,7 +591,14 @@ impl<M: Machine> Driver<M> {
         let mut next = Some(first);
         for more in (0..BATCH).rev() {
             match next.take() {
-                Some(Arrival::Packet { flow, data }) => self.feed(Input::Packet { flow, data }),
+                Some(Arrival::Packet { flow, data }) => {
+                    if self.takes(&flow, &data) {
+                        self.packet(flow, data);
+                    } else {
+                        // It may begin anew, and gets as far.
+                        self.connections.remove(&flow);
+                    }
+                }
                 Some(Arrival::Opened { flow, queue }) => {
                     self.connections.insert(flow, queue);
                     self.websockets += usize::from(flow.transport.is_websocket());
@@ -363,6 +616,7 @@ impl<M: Machine> Driver<M> {
                     };
                     self.event(&Event::new(level, name).with("peer", flow).with("reason", reason));
                     if opened {
+                        self.crew.pass_to_all(|| Passed::Closed { flow });
                         self.feed(Input::FlowClosed { flow });
                     } else {
                         self.settle();
@@ -382,123 +636,24 @@ impl<M: Machine> Driver<M> {
 
     fn opened(&mut self, flow: Flow) {
         self.event(&Event::new(Level::Debug, "connection-opened").with("peer", flow));
+        self.crew.pass_to_all(|| Passed::Opened { flow });
         self.feed(Input::FlowOpened { flow });
     }
 
-    fn transmit(&mut self, target: Target, data: Bytes) {
-        // A second handle on the same bytes, and only where somebody wants a copy.
-        let copy = self.options.hep.is_some().then(|| data.clone());
-        if let (Ok(()), Some(data)) = (self.send(target, data), copy) {
-            let listener = match target {
-                Target::Flow(flow) => flow.listener,
-                Target::Address { listener, .. } => listener,
-            };
-            self.copy(listener, target.transport(), target.remote(), false, &data);
-        }
-    }
-
-    /// For `--hep`. Our end is the listener's address, also on a connection that we opened from another port.
-    fn copy(
-        &mut self,
-        listener: ListenerId,
-        transport: Transport,
-        remote: SocketAddr,
-        received: bool,
-        data: &[u8],
-    ) {
-        let local = self.listeners.iter().find(|l| l.id == listener).map(|l| l.local);
-        if let (Some(hep), Some(local)) = (&mut self.options.hep, local) {
-            let (source, destination) = if received { (remote, local) } else { (local, remote) };
-            hep.copy(self.options.clock.now(), transport, source, destination, data);
-        }
-    }
-
-    /// What could not be sent is put aside, to be told to the machine.
-    fn send(&mut self, target: Target, data: Bytes) -> Result<(), ()> {
-        let (unsent, error) = match target.transport() {
-            Transport::Udp => {
-                let listener = match target {
-                    Target::Flow(flow) => flow.listener,
-                    Target::Address { listener, .. } => listener,
-                };
-                let sent = match self.udp.iter().find(|udp| udp.listener == listener) {
-                    Some(udp) => udp.send(&data, target.remote()),
-                    None => Err(io::ErrorKind::NotConnected.into()),
-                };
-                match sent {
-                    Ok(()) => return Ok(()),
-                    Err(error) => ((target, data), error.to_string()),
-                }
-            }
-            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
-                match self.connections.send(target, data) {
-                    Ok(()) => return Ok(()),
-                    Err(NotSent::Gone(target, data)) => match self.open(target, data) {
-                        Ok(()) => return Ok(()),
-                        Err((item, reason)) => (item, reason.to_owned()),
-                    },
-                    Err(NotSent::Full(target, data)) => {
-                        ((target, data), "the peer reads too slowly".to_owned())
-                    }
-                }
-            }
-        };
-        tracing::debug!(peer = %format_args!("{}:{}", target.transport(), target.remote()), error, "send-failed");
-        self.failed.push_back(unsent);
-        Err(())
-    }
-
-    /// Opens a connection to an address, with a first message.
-    fn open(&mut self, target: Target, data: Bytes) -> Result<(), ((Target, Bytes), &'static str)> {
-        let Target::Address { listener, transport, remote } = target else {
-            return Err(((target, data), "the connection is gone"));
-        };
-        if transport != Transport::Tcp {
-            return Err(((target, data), "connections of this kind are not opened by us"));
-        }
-        let Some(local) = self.listeners.iter().find(|l| l.id == listener).map(|l| l.local.ip()) else {
-            return Err(((target, data), "no such listener"));
-        };
-        let place = match self.connections.places.take(remote.ip()) {
-            Ok(place) => place,
-            Err(reason) => return Err(((target, data), reason)),
-        };
-        let flow = connections::flow(transport, listener, remote, self.connections.ids.next());
-        let (queue, outbox) = connections::queue();
-        self.connections.insert(flow, queue);
-        let arrivals = self.arrivals.clone();
-        tokio::task::spawn_local(async move {
-            stream::opened(local, flow, outbox, arrivals).await;
-            drop(place);
-        });
-        match self.connections.send(target, data) {
-            Ok(()) => Ok(()),
-            Err(NotSent::Gone(target, data) | NotSent::Full(target, data)) => {
-                Err(((target, data), "the message is too long"))
-            }
-        }
-    }
-
-    fn close_websockets(&mut self) {
-        let open: Vec<Flow> =
-            self.connections.flows().filter(|f| f.transport.is_websocket()).copied().collect();
-        for flow in open {
-            self.connections.remove(&flow);
-        }
-    }
-
-    /// SIGHUP.
-    fn reload(&mut self) {
+    /// SIGHUP: what all workers share.
+    fn reload_shared(&mut self) {
         if let Some(events) = &self.options.events {
             events.reopen();
         }
-        if self.certificates.borrow().is_some() {
+        let encrypted = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if encrypted {
             match tls::server(&self.options.tls) {
-                Ok(config) => *self.certificates.borrow_mut() = Some(config),
+                Ok(config) => {
+                    *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
+                }
                 Err(error) => tracing::error!(%error, "certificates-not-read: the old ones are kept"),
             }
         }
-        self.feed(Input::Reload);
     }
 
     fn ask(&mut self, ticket: Ticket, question: Question) {
@@ -531,6 +686,12 @@ impl<M: Machine> Driver<M> {
     fn dump(&self) {
         let mut lines = Vec::new();
         self.machine.dump(&mut lines);
+        if let Some(flood) = &self.flood {
+            flood.dump(self.options.clock.now(), &mut lines);
+        }
+        if self.crew.lost() > 0 {
+            lines.push(serde_json::json!({ "passed_and_lost": self.crew.lost() }).to_string());
+        }
         for flow in self.connections.flows() {
             lines.push(
                 serde_json::json!({ "connection": flow.connection.map(|c| c.0), "peer": flow.to_string() })

@@ -1,8 +1,11 @@
 //! A driver on loopback with a machine that echoes.
 
 use super::*;
+use crate::clock::Clock;
 use crate::listen::{Spec, bind, parse};
+use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::{ListenerId, Transport};
+use sipbox_core::limits::SIP_MESSAGE_BYTES;
 use sipbox_core::time::Instant;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
@@ -15,6 +18,9 @@ pub(super) struct Echo {
     outputs: VecDeque<Output>,
     last: Option<Target>,
     timeout: Option<Instant>,
+    /// Its worker's, which it tells to who asks `who`.
+    number: u8,
+    flows: Vec<Flow>,
 }
 
 impl Echo {
@@ -50,6 +56,22 @@ impl Machine for Echo {
                         let data = Bytes::from_static(OPTIONS.as_bytes());
                         self.outputs.push_back(Output::Transmit { target, data });
                     }
+                    b"count" => self.say(self.flows.len().to_string().as_bytes()),
+                    // To a connection, whoever's it is, as often as said.
+                    text if text.starts_with(b"deliver ") => {
+                        let text = String::from_utf8_lossy(&text[8..]).into_owned();
+                        let (remote, times) = text.split_once(' ').unwrap();
+                        let flow = self.flows.iter().find(|flow| flow.remote.to_string() == remote);
+                        let body = if times == "1" { "hi".to_owned() } else { "x".repeat(60_000) };
+                        let data = Bytes::from(request(self.number, "deliver", &body));
+                        for _ in 0..times.parse().unwrap() {
+                            let target = Target::Flow(*flow.unwrap());
+                            self.outputs.push_back(Output::Transmit { target, data: data.clone() });
+                        }
+                    }
+                    text if text.starts_with(b"OPTIONS sip:who@") => {
+                        self.say(self.number.to_string().as_bytes());
+                    }
                     b"later" => self.timeout = Some(now + Duration::from_millis(50)),
                     _ => self.outputs.push_back(Output::Transmit { target: Target::Flow(flow), data }),
                 }
@@ -61,8 +83,14 @@ impl Machine for Echo {
                 self.say(if found.iter().any(|a| a.ip().is_loopback()) { b"found" } else { b"nothing" });
             }
             Input::Answer { .. } | Input::Reload | Input::Drain => {}
-            Input::FlowOpened { .. } => self.say(b"opened"),
-            Input::FlowClosed { .. } => self.say(b"closed"),
+            Input::FlowOpened { flow } => {
+                self.flows.push(flow);
+                self.say(b"opened");
+            }
+            Input::FlowClosed { flow } => {
+                self.flows.retain(|other| *other != flow);
+                self.say(b"closed");
+            }
             Input::SendFailed { .. } => self.say(b"failed"),
         }
     }
@@ -102,23 +130,28 @@ impl Running {
     }
 
     pub fn start_with(uris: &[&str], relays: Vec<SocketAddr>, tls: tls::Settings) -> Running {
+        Self::start_crew(1, uris, relays, |options| options.tls = tls)
+    }
+
+    pub fn start_crew(
+        workers: u8,
+        uris: &[&str],
+        relays: Vec<SocketAddr>,
+        change: impl FnOnce(&mut Options),
+    ) -> Running {
         let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
         let specs: Vec<Spec> = uris.iter().map(|uri| parse("--listen", uri, &all).unwrap()).collect();
         let bound = bind(&specs, None).unwrap();
         let addresses = bound.iter().map(|b| b.listener.local).collect();
         let (orders, control) = mpsc::unbounded_channel();
+        let mut options = Options { drain: Duration::from_secs(1), ..Options::new("echo", Clock::start()) };
+        change(&mut options);
         let thread = std::thread::spawn(move || {
-            let options =
-                Options { drain: Duration::from_secs(1), tls, ..Options::new("echo", Clock::start()) };
-            let services = Services { relays, ..Services::default() };
-            let control = Control::Channel(control);
-            runtime()?.block_on(LocalSet::new().run_until(serve(
-                Echo::default(),
-                bound,
-                services,
-                options,
-                control,
-            )))
+            let each = |number| {
+                let services = Services { relays: relays.clone(), ..Services::default() };
+                (Echo { number, ..Echo::default() }, services)
+            };
+            work_together(workers, &each, bound, options, Control::Channel(control))
         });
         Running { addresses, orders, thread: Some(thread) }
     }
@@ -375,4 +408,119 @@ fn tls_and_a_new_certificate_on_sighup() {
     running.join();
     std::fs::remove_file(&cert).unwrap();
     std::fs::remove_file(&key).unwrap();
+}
+
+/// A request whose branch worker `number` made.
+fn request(number: u8, call_id: &str, body: &str) -> String {
+    format!(
+        "OPTIONS sip:who@example.com SIP/2.0\r\nVia: SIP/2.0/TCP 127.48.0.1;branch=z9hG4bK{number:02x}abc\r\nCall-ID: {call_id}\r\n\
+         CSeq: 1 OPTIONS\r\nFrom: <sip:a@example.com>;tag=1\r\nTo: <sip:b@example.com>\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn phone_at(ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+#[test]
+fn a_call_has_one_worker_wherever_its_packets_land() {
+    let running = Running::start_crew(3, &["udp:127.48.0.1:0"], Vec::new(), |_| {});
+    let phones: Vec<_> = (0..12).map(|_| phone_at("127.48.0.2")).collect();
+    let mut workers = std::collections::BTreeSet::new();
+    for call in 0..12 {
+        let ask = request(0, &format!("call-{call}"), "");
+        let said: std::collections::BTreeSet<_> =
+            phones.iter().map(|phone| exchange(phone, running.addresses[0], ask.as_bytes())).collect();
+        assert_eq!(said.len(), 1, "call {call} had {said:?}");
+        workers.extend(said);
+    }
+    assert_eq!(workers.len(), 3, "and each worker its share");
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn a_connection_is_reached_from_every_worker() {
+    let running = Running::start_crew(3, &["udp:127.48.0.4:0", "tcp:127.48.0.4:0"], Vec::new(), |_| {});
+    let mut peers: Vec<_> = (0..9)
+        .map(|_| {
+            let peer = std::net::TcpStream::connect(running.addresses[1]).unwrap();
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            peer
+        })
+        .collect();
+    let phones: Vec<_> = (0..9).map(|_| phone_at("127.48.0.5")).collect();
+    let knows = |phone: &UdpSocket, count: &str| {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while exchange(phone, running.addresses[0], b"count") != count.as_bytes() {
+            assert!(std::time::Instant::now() < deadline, "never {count}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    for phone in &phones {
+        knows(phone, "9");
+        for peer in &mut peers {
+            let text = format!("deliver {} 1", peer.local_addr().unwrap());
+            phone.send_to(text.as_bytes(), running.addresses[0]).unwrap();
+            let length = request(0, "deliver", "hi").len();
+            assert!(read_exactly(peer, length).ends_with("\r\n\r\nhi"));
+        }
+    }
+    // One that reads nothing loses its connection, and whoever sent to it is told, whosever connection it was.
+    for (phone, peer) in phones.iter().zip(&peers) {
+        let text = format!("deliver {} 400", peer.local_addr().unwrap());
+        phone.send_to(text.as_bytes(), running.addresses[0]).unwrap();
+        let mut buffer = [0; 64];
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let length = phone.recv(&mut buffer).unwrap();
+            if &buffer[..length] == b"failed" {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline);
+        }
+        phone.set_nonblocking(true).unwrap();
+        while phone.recv(&mut buffer).is_ok() {}
+        phone.set_nonblocking(false).unwrap();
+    }
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn a_flooding_address_is_dropped_and_no_other() {
+    let running = Running::start_crew(1, &["udp:127.48.0.6:0", "tcp:127.48.0.6:0"], Vec::new(), |options| {
+        options.rate_limit = Some(RateLimit {
+            most: 16,
+            window: Duration::from_secs(2),
+            exempt: vec!["127.48.0.8/32".parse::<Cidr>().unwrap()],
+        });
+    });
+    let heard = |ip: &str| {
+        let phone = phone_at(ip);
+        for _ in 0..100 {
+            phone.send_to(b"INVITE sip:x@example.com SIP/2.0", running.addresses[0]).unwrap();
+        }
+        phone.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut buffer = [0; 64];
+        (phone.local_addr().unwrap(), std::iter::from_fn(|| phone.recv(&mut buffer).ok()).count())
+    };
+    assert_eq!(heard("127.48.0.7").1, 16);
+    assert_eq!(heard("127.48.0.7").1, 0, "from another port neither");
+    assert_eq!(heard("127.48.0.8").1, 100, "exempt");
+    let phone = phone_at("127.48.0.9");
+    assert_eq!(exchange(&phone, running.addresses[0], b"hello"), b"hello");
+    // Nor a connection of its own, and no answer to a keep-alive that could be sent at others.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.48.0.7:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&running.addresses[1].into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let _ = std::io::Write::write_all(&mut stream, OPTIONS.as_bytes());
+    assert!(!matches!(std::io::Read::read(&mut stream, &mut [0; 8]), Ok(1..)));
+    running.order(Order::Stop);
+    running.join();
 }

@@ -1,80 +1,66 @@
-//! UDP sockets of a driver: drained in batches, written directly.
+//! UDP sockets of a driver: read and written in batches.
 //!
-//! RFC 3261 §18, RFC 5626 §4.4.2 (STUN keep-alives, answered here). A datagram of nothing but line breaks and NULs is
-//! a keep-alive too, that many phones send and that wants no answer.
+//! RFC 3261 §18. In: what the kernel has, and what the machine sends. Out: the datagrams; what is sent waits for
+//! [`Udp::flush`], which the driver calls when it has worked on a batch and before it waits. Not here: keep-alives
+//! (`keepalive`), whose datagrams the driver passes over.
 
-use super::keepalive;
+use super::datagrams::{DATAGRAMS, Datagrams};
 use bytes::Bytes;
-use sipbox_core::flow::{Flow, ListenerId, Transport};
-use sipbox_core::limits::SIP_MESSAGE_BYTES;
-use sipbox_core::machine::Input;
+use sipbox_core::flow::{ListenerId, Target};
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::task::Poll;
+use tokio::io::Interest;
 
 /// One socket.
 pub(super) struct Udp {
     pub listener: ListenerId,
-    /// Waits for datagrams.
-    reader: tokio::net::UdpSocket,
-    /// The same socket; tokio's own would refuse to write until it has seen that it may.
-    writer: UdpSocket,
-    buffer: Box<[u8]>,
+    socket: tokio::net::UdpSocket,
+    queue: Vec<(Target, Bytes)>,
 }
 
 impl Udp {
     pub fn new(listener: ListenerId, socket: UdpSocket) -> io::Result<Self> {
-        let writer = socket.try_clone()?;
-        let reader = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Udp { listener, reader, writer, buffer: vec![0; SIP_MESSAGE_BYTES].into_boxed_slice() })
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        Ok(Udp { listener, socket, queue: Vec::with_capacity(DATAGRAMS) })
     }
 
-    /// The next datagram for the machine, `None` when there is none at the moment.
-    pub fn receive(&mut self) -> Option<Input> {
-        loop {
-            let (length, remote) = match self.reader.try_recv_from(&mut self.buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+    /// Takes one batch; 0: there is none at the moment.
+    pub fn receive(&self, datagrams: &mut Datagrams) -> usize {
+        let mut count = 0;
+        let _ = self.socket.try_io(Interest::READABLE, || {
+            match datagrams.receive(self.socket.as_raw_fd()) {
+                Ok(received) => count = received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // An ICMP error of something sent earlier: this call has cleared it.
-                Err(_) => continue,
-            };
-            let data = self.buffer.get(..length).unwrap_or_default();
-            if keepalive::is_line_breaks(data) {
-                continue;
+                Err(_) => return Ok(()),
             }
-            if let Some(answer) = keepalive::binding_response(data, remote) {
-                let _ = self.writer.send_to(&answer, remote);
-                continue;
-            }
-            let flow = Flow { transport: Transport::Udp, listener: self.listener, remote, connection: None };
-            return Some(Input::Packet { flow, data: Bytes::copy_from_slice(data) });
-        }
+            // A batch that is not full emptied the socket, so what comes later wakes us: saying so spares the system call
+            // that would find nothing.
+            if count < DATAGRAMS { Err(io::Error::from(io::ErrorKind::WouldBlock)) } else { Ok(()) }
+        });
+        count
     }
 
-    pub fn send(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        match self.writer.send_to(data, to) {
-            Ok(_) => Ok(()),
-            // The send buffer is full: the same as a loss on the way, which timers A and E mend.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            // The error belongs to an earlier datagram (ICMP), and is cleared by telling it.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.writer.send_to(data, to).map(drop)
-            }
-            Err(error) => Err(error),
+    /// Sends with the next [`flush`](Self::flush).
+    pub fn send(&mut self, target: Target, data: Bytes) {
+        self.queue.push((target, data));
+    }
+
+    pub fn flush(&mut self, datagrams: &mut Datagrams, failed: impl FnMut(Target, Bytes, io::Error)) {
+        if !self.queue.is_empty() {
+            datagrams.send(self.socket.as_raw_fd(), &mut self.queue, failed);
         }
     }
 }
 
 /// Waits until one of the sockets has something. Cancel safe.
-pub(super) async fn readable(sockets: &[Udp]) -> usize {
+pub(super) async fn readable(sockets: &[Udp]) {
     poll_fn(|cx| {
-        for (index, udp) in sockets.iter().enumerate() {
-            if udp.reader.poll_recv_ready(cx).is_ready() {
-                return Poll::Ready(index);
-            }
-        }
-        Poll::Pending
+        let ready = |udp: &Udp| udp.socket.poll_recv_ready(cx).is_ready();
+        if sockets.iter().any(ready) { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
 }

@@ -139,7 +139,8 @@ impl Batch {
     }
 }
 
-fn from_storage(storage: &sockaddr_storage) -> Option<SocketAddr> {
+/// The address that the kernel wrote; `None` where it is none of IP.
+pub(crate) fn from_storage(storage: &sockaddr_storage) -> Option<SocketAddr> {
     match c_int::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that this storage holds a `sockaddr_in`, which is smaller and no more aligned.
@@ -157,7 +158,8 @@ fn from_storage(storage: &sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
-fn to_storage(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_t {
+/// Writes it for the kernel; its length.
+pub(crate) fn to_storage(address: SocketAddr, storage: &mut sockaddr_storage) -> socklen_t {
     match address {
         SocketAddr::V4(v4) => {
             // SAFETY: the storage is large and aligned enough for every socket address.

@@ -4,7 +4,7 @@
 //! counts when they are asked for. Nothing is allocated, locked or logged for a packet that is forwarded.
 //! Not here: what becomes of a packet (`sipbox_core::media`), who is called (`sipbox_core::relay`).
 
-mod batch;
+pub(crate) mod batch;
 mod worker;
 
 use crate::clock::Clock;

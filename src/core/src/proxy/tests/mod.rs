@@ -72,6 +72,8 @@ fn config() -> Config {
         ring_timeout: Duration::from_secs(120),
         routes: Vec::new(),
         keys: Keys::new(&["a key for tests, long enough"]).expect("a key"),
+        worker: 0,
+        epoch: 7,
     }
 }
 
