@@ -199,6 +199,22 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     }
 }
 
+/// A word that systemd-sysusers does not take leaves the units without their users.
+#[test]
+fn systemd_takes_the_users() {
+    let mut sysusers = program("systemd-sysusers", &["--dry-run"]);
+    sysusers.arg(repository("scripts/systemd/sipbox.sysusers"));
+    let (code, told) = done(sysusers);
+    assert_eq!((code, told.contains("valid")), (0, false), "{told}");
+    for name in SERVERS {
+        let unit = read(repository(&format!("scripts/systemd/sipbox-{name}.service")));
+        let user = if name == "relay" { "sipbox-relay" } else { "sipbox" };
+        assert!(unit.contains(&format!("\nUser={user}\nGroup={user}\n")), "{name}");
+        let users = read(repository("scripts/systemd/sipbox.sysusers"));
+        assert!(users.contains(&format!("\nu {user} - ")), "{users}");
+    }
+}
+
 /// A name that no command knows would be passed over in silence.
 #[test]
 fn every_variable_of_the_samples_is_one_of_its_commands() {
@@ -317,4 +333,83 @@ fn composition(more: &[&str]) {
 #[test]
 fn composition_of_all_eight_on_sqlite() {
     composition(&[]);
+}
+
+/// A capture of one INVITE with this SDP, over UDP.
+fn capture(sdp: &str) -> Vec<u8> {
+    let message = format!(
+        "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK776asdhds\r\n\
+         From: <sip:alice@example.com>;tag=1928301774\r\nTo: <sip:bob@example.com>\r\nCall-ID: a84b4c76e66710\r\n\
+         CSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    );
+    let mut packet = vec![0x45, 0];
+    packet.extend((message.len() as u16 + 28).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0xc4, 0x13, 0xc4]);
+    packet.extend((message.len() as u16 + 8).to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(message.as_bytes());
+    let mut file = Vec::new();
+    // libpcap's magic, version 2.4, no zone, no accuracy, snap length, LINKTYPE_RAW; then time and lengths.
+    let length = packet.len() as u32;
+    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 101, 1_565_592_060, 0, length, length] {
+        file.extend(u32::to_le_bytes(word));
+    }
+    file.extend(packet);
+    file
+}
+
+#[test]
+fn the_readmes_examples_work_as_they_stand() {
+    let readme = read(repository("README.md"));
+    let quoted = readme.lines().filter(|line| line.starts_with("| `")).filter_map(|line| {
+        let cell = line.trim_end_matches(" |").rsplit(" | ").next()?;
+        cell.strip_prefix("`sipbox ")?.strip_suffix('`').map(|words| format!("sipbox {words}"))
+    });
+    let mut lines: Vec<String> = quoted.collect();
+    let (code, names) = done(program(sipbox(), &["--list"]));
+    assert_eq!(code, 0);
+    let named: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    let all: BTreeSet<&str> = names.lines().filter(|name| *name != "generate").collect();
+    assert_eq!(named, all, "the README's table");
+    lines.extend(
+        readme.lines().filter(|line| line.starts_with("sipbox ") && line.contains(" | ")).map(str::to_owned),
+    );
+    assert_eq!(lines.len(), all.len() + 1, "{lines:?}");
+
+    let dir = TempDir::new();
+    let bin = dir.join("bin");
+    fs::create_dir(&bin).expect("a directory");
+    std::os::unix::fs::symlink(sipbox(), bin.join("sipbox")).expect("a link");
+    let sdp = "v=0\r\no=alice 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+               m=audio 49170 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
+    fs::write(dir.join("offer.sdp"), sdp).expect("written");
+    fs::write(dir.join("call.pcap"), capture(sdp)).expect("written");
+    let here = loopback().to_string();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").expect("a path"));
+    for line in lines {
+        let name = line.split(' ').nth(1).expect("a command");
+        let mut command = Command::new("bash");
+        command.args(["-o", "pipefail", "-c"]);
+        // One process, that takes the signal; of a pipe there are two.
+        let run = if line.contains(" | ") { "" } else { "exec " };
+        command.arg(run.to_owned() + &line.replace("127.0.0.1", &here)).current_dir(dir.path());
+        command.env_clear().env("PATH", &path).env("STATE_DIRECTORY", dir.path());
+        let mut process = Process::start(command);
+        if SERVERS.contains(&name) {
+            let ready = process.stdout.wait(0, WITHIN, |line| Some(line.to_owned()));
+            let ready = ready.unwrap_or_else(|| panic!("{line}:\n{}", process.log()));
+            assert!(ready.contains(&format!("\"command\":\"{name}\"")), "{line}: {ready}");
+            process.signal(libc::SIGTERM);
+        }
+        assert_eq!(process.exit_code(WITHIN), 0, "{line}:\n{}", process.log());
+        let out = process.stdout.all().join("\n");
+        let wanted = match name {
+            "sdp-rewrite" => "a=fingerprint:sha-256",
+            "siptrace" if line.contains(" | ") => "c=IN IP4 192.0.2.10",
+            "siptrace" => "INVITE",
+            _ => "",
+        };
+        assert!(out.contains(wanted), "{line}:\n{out}");
+    }
 }
