@@ -1,19 +1,19 @@
 //! Requests of ours, written by way of rsip's typed values.
 //!
 //! RFC 3261 §7.1, §8.1.1. Goes in: method, Request-URI, headers in order, body. Comes out: bytes, the same as
-//! [`build::request`] would write. Each value becomes rsip's typed value where that writes it again byte for byte, so another reader
-//! than our own has understood what we send. What rsip cannot carry without loss stays with our own writer:
+//! [`build::request`] would write. Each value becomes rsip's typed value where that writes it again byte for byte, so
+//! another reader than our own has understood what we send. What rsip cannot carry without loss stays with our own writer:
 //!
-//! - a request whose method or Request-URI it does not take: IPv6 hosts, `tel:`, a `;transport=` (it writes the value in
-//!   capitals), headers in the URI;
-//! - a header, as plain text, whose value it would change: a Contact or Route with `;transport=`, quoted pairs in a
-//!   display name where an address could begin, a Via to an IPv6 host, several values in one header, challenges' answers (it knows MD5 alone);
+//! - a request whose method or Request-URI it does not take or misreads: IPv6 hosts, `tel:`, a `;transport=` (it writes
+//!   the value in capitals), headers in the URI, a user with a dot (the whole is a host to it);
+//! - a header, as plain text, for the same reasons, and a display name with quoted pairs where an address could begin, a
+//!   Via with an IPv6 host, several values in one header, answers to challenges (it knows MD5 alone);
 //! - a body, always: it would write one that is not UTF-8 with replacement characters.
 //!
 //! rsip's defaults draw random numbers (branches, tags, Call-IDs): none of them is used here. Not here: what goes into a
 //! request (`outgoing`, `watch`).
 
-use crate::sip::build;
+use crate::sip::{self, NameAddr, build};
 use rsip::headers::{self, UntypedHeader};
 use rsip::{Header, Headers, Method, Uri, Version, typed};
 use std::fmt::Display;
@@ -32,8 +32,8 @@ pub(super) fn request(method: &str, uri: &str, headers: &[(&str, &str)], body: &
 /// The request without its body; None where its start-line is not rsip's to write.
 fn values(method: &str, uri: &str, headers: &[(&str, &str)], length: usize) -> Option<rsip::Request> {
     let method = method.parse().ok().filter(|parsed: &Method| parsed.to_string() == method)?;
-    // rsip takes anything at all for a host, line ends too: it has to be the one that we see.
-    let host = crate::sip::Uri::parse(uri.as_bytes()).ok()?.host;
+    // rsip takes anything at all for a host, line ends and dotted users too: it has to be the one that we see.
+    let host = sip::Uri::parse(uri.as_bytes()).ok()?.host;
     let uri = Uri::try_from(uri)
         .ok()
         .filter(|parsed| parsed.to_string() == uri && parsed.host().to_string() == host)?;
@@ -46,15 +46,15 @@ fn values(method: &str, uri: &str, headers: &[(&str, &str)], length: usize) -> O
 /// One header: typed where nothing is lost by it.
 fn header(name: &str, value: &str) -> Header {
     let carried = match name {
-        "Via" => carried::<typed::Via, headers::Via>(value),
-        "From" => carried::<typed::From, headers::From>(value),
-        "To" => carried::<typed::To, headers::To>(value),
-        "CSeq" => carried::<typed::CSeq, headers::CSeq>(value),
-        "Contact" => carried::<typed::Contact, headers::Contact>(value),
-        "Route" => carried::<typed::Route, headers::Route>(value),
-        "Allow" => carried::<typed::Allow, headers::Allow>(value),
-        "Accept" => carried::<typed::Accept, headers::Accept>(value),
-        "Content-Type" => carried::<typed::ContentType, headers::ContentType>(value),
+        "Via" => carried::<typed::Via, headers::Via>(value, |_| None),
+        "From" => carried::<typed::From, headers::From>(value, |own| Some(&own.uri)),
+        "To" => carried::<typed::To, headers::To>(value, |own| Some(&own.uri)),
+        "CSeq" => carried::<typed::CSeq, headers::CSeq>(value, |_| None),
+        "Contact" => carried::<typed::Contact, headers::Contact>(value, |own| Some(&own.uri)),
+        "Route" => carried::<typed::Route, headers::Route>(value, |_| None),
+        "Allow" => carried::<typed::Allow, headers::Allow>(value, |_| None),
+        "Accept" => carried::<typed::Accept, headers::Accept>(value, |_| None),
+        "Content-Type" => carried::<typed::ContentType, headers::ContentType>(value, |_| None),
         // Of these rsip has a name and no more.
         "Call-ID" => Some(headers::CallId::new(value).into()),
         "Max-Forwards" => Some(headers::MaxForwards::new(value).into()),
@@ -69,13 +69,17 @@ fn header(name: &str, value: &str) -> Header {
         .unwrap_or_else(|| Header::Other(name.to_owned(), value.to_owned()))
 }
 
-fn carried<T, U>(value: &str) -> Option<Header>
+/// `uri`: the address in it, where rsip has one.
+fn carried<T, U>(value: &str, uri: impl Fn(&T) -> Option<&Uri>) -> Option<Header>
 where
     U: for<'a> UntypedHeader<'a>,
     T: TryFrom<U> + Display + Into<Header>,
 {
     let typed = T::try_from(U::new(value)).ok()?;
-    (typed.to_string() == value).then(|| typed.into())
+    let understood = uri(&typed).is_none_or(|uri| {
+        NameAddr::parse(value.as_bytes()).is_ok_and(|own| own.uri.host == uri.host().to_string())
+    });
+    (understood && typed.to_string() == value).then(|| typed.into())
 }
 
 /// A value of a peer's may hold line ends, which must not make headers of it.
@@ -125,6 +129,7 @@ mod tests {
     fn what_would_be_changed_is_not() {
         for (name, value) in [
             ("Contact", "<sip:alice@a.invalid;transport=ws>"),
+            ("To", "<sip:a.b@example.com>"),
             ("Via", "SIP/2.0/UDP [2001:db8::1];branch=z9hG4bKa"),
             ("From", "\"Bell, \\\"Al\\\" <x>;\" <sip:alice@example.com>;tag=1"),
             ("Route", "<sip:a.example.com;transport=tcp;lr>"),
@@ -132,7 +137,14 @@ mod tests {
         ] {
             assert_eq!(plain(&[(name, value)]), [name], "{value}");
         }
-        for uri in ["sip:a@[2001:db8::1]", "tel:+1", "sip:a@b;transport=ws", "sip:a@b?Subject=x", "sip:a b"] {
+        for uri in [
+            "sip:a@[2001:db8::1]",
+            "tel:+1",
+            "sip:a@b;transport=ws",
+            "sip:a@b?Subject=x",
+            "sip:a b",
+            "sip:a.b@c",
+        ] {
             assert!(values("INVITE", uri, &[], 0).is_none(), "{uri}");
         }
         assert!(values("FOO", "sip:a@b", &[], 0).is_none());

@@ -18,6 +18,8 @@ pub mod uri;
 pub mod via;
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;
 
 pub use addr::NameAddr;
