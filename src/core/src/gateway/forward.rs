@@ -8,10 +8,12 @@
 use super::{Gateway, Refusal};
 use crate::auth::FlowToken;
 use crate::auth::flow_token::client_hash;
-use crate::flow::{Flow, Listener, Target};
+use crate::flow::{Flow, Listener, Target, Transport};
 use crate::sip::edit::Edit;
+use crate::sip::uri::host_ip;
 use crate::sip::{Message, Method, Name, NameAddr};
 use bytes::Bytes;
+use std::net::SocketAddr;
 
 /// RFC 3261 §8.1.1.6, for a request without one.
 const MAX_FORWARDS: u8 = 70;
@@ -32,11 +34,11 @@ impl Gateway {
         edit.set_rport(flow.remote.port());
         let branch = self.layer.branch(&mut self.rng);
         let target = if flow.transport.is_websocket() {
-            self.to_upstream(flow, message, &mut edit);
+            let target = self.to_upstream(flow, message, &mut edit);
             edit.prepend_via(self.via(&self.sip, &branch));
-            self.upstream
+            target
         } else {
-            let browser = self.to_browser(message, &mut edit)?;
+            let browser = self.to_browser(flow, message, &mut edit)?;
             let listener = self.listener_of(&browser).ok_or(FLOW_FAILED)?;
             edit.prepend_via(self.via(listener, &branch));
             Target::Flow(browser)
@@ -46,12 +48,22 @@ impl Gateway {
         Ok((target, bytes.into(), branch))
     }
 
-    /// What a browser sends: our token becomes part of the path back to it.
-    fn to_upstream(&self, flow: &Flow, message: &Message<'_>, edit: &mut Edit<'_>) {
+    /// What a browser sends: our token becomes part of the path back to it. Goes upstream, but for what belongs to a dialog
+    /// that another server began along a Path of ours: that goes where its Route says, if this is that server.
+    fn to_upstream(&self, flow: &Flow, message: &Message<'_>, edit: &mut Edit<'_>) -> Target {
+        let mut target = self.upstream;
+        let mut began = None;
         for route in message.routes().map_while(Result::ok) {
             if !self.is_us(&route) {
+                if message.to_tag().is_some() && began.is_some() && route.uri.ip() == began {
+                    target = self.address_of(&route).unwrap_or(target);
+                }
                 break;
             }
+            let token = route.uri.user.and_then(|text| FlowToken::verify(text, &self.keys));
+            // Of the plain side only where `to_browser` minted it.
+            let token = token.filter(|token| token.dialog && !token.transport.is_websocket());
+            began = token.map(|token| token.remote.ip()).or(began);
             edit.remove_first_route();
         }
         let method = message.method();
@@ -62,10 +74,19 @@ impl Gateway {
         } else if records_route(method) {
             edit.prepend_record_route(format!("<{}>", self.uri(&self.token_of(flow, message, Name::From))));
         }
+        target
+    }
+
+    /// The address in a Route, where our plain side speaks its transport.
+    fn address_of(&self, route: &NameAddr<'_>) -> Option<Target> {
+        let transport = route.uri.transport().unwrap_or(Transport::Udp);
+        let remote = SocketAddr::new(route.uri.ip()?, route.uri.port.unwrap_or(transport.default_port()));
+        let ours = transport == self.sip.transport && remote.is_ipv6() == self.sip.local.is_ipv6();
+        ours.then_some(Target::Address { listener: self.sip.id, transport, remote })
     }
 
     /// What the upstream sends: to the connection that the topmost Route's token names.
-    fn to_browser(&self, message: &Message<'_>, edit: &mut Edit<'_>) -> Result<Flow, Refusal> {
+    fn to_browser(&self, flow: &Flow, message: &Message<'_>, edit: &mut Edit<'_>) -> Result<Flow, Refusal> {
         let route = message.routes().next().and_then(Result::ok);
         let Some(text) = route.and_then(|route| route.uri.user) else {
             return Err(Refusal { status: 404, reason: "Not Here" });
@@ -80,10 +101,22 @@ impl Gateway {
         let browser = self.browser_of(&token).ok_or(FLOW_FAILED)?;
         edit.remove_first_route();
         if records_route(message.method()) {
-            let token = FlowToken { dialog: true, ..token }.mint(&self.keys);
+            // Whoever begins a dialog here is who the browser's later requests go back to: the upstream, or one that shares
+            // its database. His Via holds the address that he goes by; the packet's need not be that one. The connection
+            // and the client name the browser as well as its address did.
+            let remote = self.sent_by(message).unwrap_or(flow.remote);
+            let token =
+                FlowToken { dialog: true, transport: flow.transport, remote, ..token }.mint(&self.keys);
             edit.prepend_record_route(format!("<{}>", self.uri(&token)));
         }
         Ok(browser)
+    }
+
+    /// The address in the topmost Via, which the hop before us wrote itself.
+    fn sent_by(&self, message: &Message<'_>) -> Option<SocketAddr> {
+        let via = message.top_via().ok()?;
+        let port = via.port.unwrap_or(self.sip.transport.default_port());
+        Some(SocketAddr::new(host_ip(via.host)?, port))
     }
 
     /// The token's own connection, or the one that took its place: same AoR, same Contact host, authenticated.

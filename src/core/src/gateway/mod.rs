@@ -5,6 +5,7 @@
 //! the `sip` listener). Out: the same messages on the other side, with one hop more.
 //!
 //! - What a browser sends goes upstream, wherever it says it wants to go: the upstream routes and challenges, we do not.
+//!   But a dialog that another server began, which found the Path in the same database, goes on with that server.
 //! - What the upstream sends goes to the connection that our token in its topmost Route names, and nowhere else.
 //! - A connection that closes takes its bindings with it: the registrar is told at once (`flows`).
 //!

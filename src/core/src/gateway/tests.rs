@@ -209,6 +209,43 @@ fn a_partner_learns_no_path_and_begins_nothing_with_what_he_learns() {
     }
 }
 
+/// Another proxy on the same database follows a Path of ours by itself: the browser's BYE must go back to that one.
+#[test]
+fn a_dialog_stays_with_the_server_that_began_it() {
+    let mut edge = edge();
+    let path = edge.register(1, "a.invalid");
+    let other =
+        Flow { remote: address("192.0.2.6:40000"), connection: Some(ConnectionId(101)), ..upstream() };
+    let called =
+        edge.packet(other, &invite("SIP/2.0/TCP 192.0.2.6:5062", "z9hG4bKo1", &format!("Route: {path}\n")));
+    let ours = header(&only(called, browser(1).remote), "Record-Route").unwrap();
+    let say = |method: &str, tag: &str, number: u8, next: &str| {
+        invite("SIP/2.0/WSS a.invalid", &format!("z9hG4bKo2{number}"), &format!("Route: {ours}, {next}\n"))
+            .replace("INVITE", method)
+            .replace("To: <sip:alice@example.com>", &format!("To: <sip:alice@example.com>{tag}"))
+    };
+    let theirs = "<sip:192.0.2.6:5062;transport=tcp;lr>";
+    for (number, method, tag, next, to) in [
+        (0, "BYE", ";tag=t", theirs, "192.0.2.6:5062"),
+        // Elsewhere, by UDP, and for what begins anew: the upstream, which judges.
+        (1, "BYE", ";tag=t", "<sip:192.0.2.66:5062;transport=tcp;lr>", "192.0.2.5:5060"),
+        (2, "BYE", ";tag=t", "<sip:192.0.2.6:5062;lr>", "192.0.2.5:5060"),
+        (3, "INVITE", "", theirs, "192.0.2.5:5060"),
+    ] {
+        let sent = edge.packet(browser(1), &say(method, tag, number, next));
+        let there = only(sent, address(to));
+        assert!(there.starts_with(method) && header(&there, "Route").unwrap() == next, "{there}");
+    }
+    // What the browser began itself is the upstream's, whatever its token's address is.
+    let calling = invite("SIP/2.0/WSS a.invalid", "z9hG4bKo3", "").replace("<sip:bob@", "<sip:alice@");
+    let ours = header(&only(edge.packet(browser(1), &calling), upstream().remote), "Record-Route").unwrap();
+    let near = format!("Route: {ours}, <sip:198.51.100.7;transport=tcp;lr>\n");
+    let within = invite("SIP/2.0/WSS a.invalid", "z9hG4bKo4", &near)
+        .replace("INVITE", "BYE")
+        .replace("To: <sip:alice@example.com>", "To: <sip:alice@example.com>;tag=t");
+    only(edge.packet(browser(1), &within), upstream().remote);
+}
+
 #[test]
 fn cancel_reaches_the_browser_and_a_stranger_s_gets_481() {
     let mut edge = edge();
