@@ -204,9 +204,43 @@ pub fn verdict(reply: Option<&[u8]>) -> Verdict {
     }
 }
 
+/// What a relay counted of a call, by its reply to `delete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    pub rtp_packets: i64,
+    pub rtp_errors: i64,
+    pub rtcp_packets: i64,
+    /// In tenths: the worst of the sources that have an average, in whatever model the relay uses.
+    pub mos: Option<i64>,
+}
+
+/// `None` where there are no figures, as in a refusal.
+pub fn totals(reply: &[u8]) -> Option<Totals> {
+    let (_, dict) = ng::decode(reply).ok()?;
+    let of = |kind: &str, count: &str| dict.get_dict("totals")?.get_dict(kind)?.get_int(count);
+    let sources = dict.get_dict("SSRC").into_iter().flat_map(ng::Dict::iter);
+    let mos = sources.filter_map(|(_, source)| source.as_dict()?.get_dict("average MOS")?.get_int("MOS"));
+    Some(Totals {
+        rtp_packets: of("RTP", "packets")?,
+        rtp_errors: of("RTP", "errors").unwrap_or(0),
+        rtcp_packets: of("RTCP", "packets").unwrap_or(0),
+        mos: mos.min(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn totals_of_the_seed_s_reply() {
+        let reply = br#"1 {"SSRC":{"1":{"average MOS":{"MOS":41}},"2":{"average MOS":{"MOS":40}},"3":{}},
+            "totals":{"RTP":{"packets":2665,"bytes":456309,"errors":1},"RTCP":{"packets":6,"bytes":368,"errors":0}},"result":"ok"}"#;
+        let expected = Totals { rtp_packets: 2665, rtp_errors: 1, rtcp_packets: 6, mos: Some(40) };
+        assert_eq!(totals(&reply[2..]), Some(expected));
+        assert_eq!(totals(br#"{"result":"error","error-reason":"Unknown call-id"}"#), None);
+        assert_eq!(totals(b"junk"), None);
+    }
 
     const PHONE: &[u8] = b"v=0\r\no=Z 0 0 IN IP4 192.0.2.1\r\ns=Z\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
         m=audio 44076 RTP/AVP 8 0\r\na=sendrecv\r\n";

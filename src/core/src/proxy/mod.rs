@@ -401,7 +401,21 @@ impl Proxy {
                 self.ack_rewritten(&ack, verdict);
             }
             Waiting::Delete(key) => {
-                if !matches!(reply, Some(Reply::Relay(Some(_)))) {
+                if let Some(Reply::Relay(Some(reply))) = reply {
+                    // Of a call, not of a branch that nobody answered.
+                    let totals = media::totals(&reply).filter(|_| key.via_branch.is_empty());
+                    if let Some(totals) = totals {
+                        let mut event = Event::new(Level::Info, "call-media")
+                            .with("call_id", &key.call_id)
+                            .with("rtp_packets", totals.rtp_packets)
+                            .with("rtp_errors", totals.rtp_errors)
+                            .with("rtcp_packets", totals.rtcp_packets);
+                        if let Some(mos) = totals.mos {
+                            event = event.with("mos", format!("{}.{}", mos / 10, mos.rem_euclid(10)));
+                        }
+                        self.outputs.push_back(Output::Event(event));
+                    }
+                } else {
                     let event = Event::new(Level::Warn, "relay-silent")
                         .with("call_id", &key.call_id)
                         .with("reason", "delete was not answered; the relay's own time-out ends the media");
