@@ -247,7 +247,13 @@ impl Server {
 
     /// The same in a directory that several servers, or a server and its successor, share.
     pub fn start_in<S: AsRef<str>>(dir: Arc<TempDir>, command: &str, args: &[S]) -> Server {
-        let mut process = Process::start(server_command(&dir, command, args));
+        let line = server_command(&dir, command, args);
+        Server::of(dir, command, line)
+    }
+
+    /// The same with a command line made by [`server_command`], and changed since.
+    pub fn of(dir: Arc<TempDir>, command: &str, line: Command) -> Server {
+        let mut process = Process::start(line);
         let ready = process.stdout.wait(0, READY_WITHIN, |line| Some(line.to_owned()));
         let Some(line) = ready else {
             let status = process.wait(Duration::from_millis(500));

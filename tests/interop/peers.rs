@@ -6,14 +6,17 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bare_phone;
 #[allow(dead_code)] // the other test binary takes the rest
 mod baresip;
+mod database;
 #[allow(dead_code)]
 mod ear;
 mod kamailio;
 #[allow(dead_code)]
 mod namespace;
 mod relay_under_kamailio;
+mod rtpengine;
 mod witness;
 
 use harness::{Process, TempDir, server_command};
@@ -43,8 +46,14 @@ struct Party {
     ssrc: u32,
 }
 
-/// All that is wrong with a call between two; empty for a good one. `early`: what the second may miss of the first.
-fn faults(parties: [Party; 2], early: u64, seen: &BTreeMap<u32, Seen>, stats: &Value) -> Vec<String> {
+/// All that is wrong with a call between two; empty for a good one. `early`: what either may miss of the other;
+/// `counted`: the relay's own count of what each SSRC sent.
+fn faults(
+    parties: [Party; 2],
+    early: u64,
+    seen: &BTreeMap<u32, Seen>,
+    counted: &BTreeMap<u32, u64>,
+) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |from: &Party, to: &Party, early: u64| {
         let way = format!("{} to {}", from.name, to.name);
@@ -60,8 +69,7 @@ fn faults(parties: [Party; 2], early: u64, seen: &BTreeMap<u32, Seen>, stats: &V
         if wire.into.abs_diff(from.sent) > SLACK || wire.out.abs_diff(to.received) > SLACK {
             faults.push(format!("{way}: tshark saw {wire:?} of {} and {}", from.sent, to.received));
         }
-        let counted =
-            stream(stats, |_, stream| stream["SSRC"] == from.ssrc).map_or(0, |(_, packets)| packets);
+        let counted = counted.get(&from.ssrc).copied().unwrap_or_default();
         if counted.abs_diff(wire.into) > SLACK {
             faults.push(format!("{way}: the relay counted {counted} packets of {}", wire.into));
         }
@@ -72,23 +80,34 @@ fn faults(parties: [Party; 2], early: u64, seen: &BTreeMap<u32, Seen>, stats: &V
     faults
 }
 
-/// SSRC and packets of the first stream in a reply to `query` or `delete` that `wanted` takes by its media and itself.
-fn stream(stats: &Value, wanted: impl Fn(&Value, &Value) -> bool) -> Option<(u32, u64)> {
-    let tags = stats["tags"].as_object()?;
-    tags.values().find_map(|tag| {
-        let media = &tag["medias"][0];
-        let stream = &media["streams"][0];
-        let ssrc = u32::try_from(stream["SSRC"].as_u64()?).ok()?;
-        wanted(media, stream).then_some((ssrc, stream["stats"]["packets"].as_u64()?))
-    })
+/// The first RTP stream of each tag in a reply to `query` or `delete`, behind its media.
+fn streams(stats: &Value) -> Vec<(&Value, &Value)> {
+    let tags = stats["tags"].as_object().unwrap_or_else(|| panic!("no tags in {stats}"));
+    let medias = tags.values().map(|tag| &tag["medias"][0]);
+    medias.map(|media| (media, &media["streams"][0])).collect()
 }
 
-/// The SSRC of whoever told this address, or speaks this transport protocol.
+fn ssrc_of(stream: &Value) -> u32 {
+    stream["SSRC"]
+        .as_u64()
+        .and_then(|ssrc| ssrc.try_into().ok())
+        .unwrap_or_else(|| panic!("no SSRC in {stream}"))
+}
+
+/// The SSRC of whoever told this address, or speaks a transport protocol with this end.
 fn ssrc(stats: &Value, who: &str) -> u32 {
-    let found = stream(stats, |media, stream| {
-        media["protocol"] == who || stream["advertised endpoint"]["address"] == who
+    let mut all = streams(stats).into_iter();
+    let found = all.find(|(media, stream)| {
+        media["protocol"].as_str().is_some_and(|profile| profile.ends_with(who))
+            || stream["advertised endpoint"]["address"] == who
     });
-    found.unwrap_or_else(|| panic!("nobody is {who} in {stats}")).0
+    ssrc_of(found.unwrap_or_else(|| panic!("nobody is {who} in {stats}")).1)
+}
+
+/// Packets of each SSRC, as a reply to `query` or `delete` has them.
+fn counted(stats: &Value) -> BTreeMap<u32, u64> {
+    let packets = |stream: &Value| stream["stats"]["packets"].as_u64().unwrap_or_default();
+    streams(stats).into_iter().map(|(_, stream)| (ssrc_of(stream), packets(stream))).collect()
 }
 
 /// `wsgw probe`, a WebRTC stack of its own, as bob.
