@@ -148,7 +148,7 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let mut sum: u32 = words
         .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from))
-        .fold(0, |sum, word| (sum + word & 0xffff) + (sum + word >> 16));
+        .fold(0, |sum, word| ((sum + word) & 0xffff) + ((sum + word) >> 16));
     sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
 }
