@@ -111,7 +111,7 @@ pub struct Domains {
 /// `--db`.
 #[derive(Args, Clone, Debug)]
 pub struct Database {
-    /// sqlite:PATH, made if missing [default: sipbox.db in the state directory]
+    /// sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]
     #[arg(long, value_name = "URL")]
     pub db: Option<String>,
 }

@@ -220,6 +220,10 @@ fn publish(
             Code::Failed,
             format!("{text}: nothing was published by hand; see 'presence list'"),
         )),
+        Reply::Refused(Refusal::DoesNotFit) => Err(Failure::new(
+            Code::Data,
+            format!("{text}: too long for the database, or letters that it does not have"),
+        )),
         Reply::Refused(_) => Err(Failure::new(
             Code::Failed,
             format!("{text}: too many publications already; see 'presence list {text}'"),

@@ -284,6 +284,12 @@ fn done(database: &store::Database, query: Query, aor: &str) -> Result<(), Failu
             Code::Failed,
             format!("{aor}: there is such a user; 'registrar user passwd' changes his password"),
         )),
+        Reply::Refused(Refusal::DoesNotFit) => Err(Failure::new(
+            Code::Data,
+            format!(
+                "{aor}: too long for the database, or letters that it does not have; choose another name"
+            ),
+        )),
         Reply::Refused(_) => {
             Err(Failure::new(Code::Failed, format!("{aor}: no such user; see 'registrar user list'")))
         }

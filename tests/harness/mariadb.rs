@@ -306,7 +306,7 @@ fn users() -> String {
         .map(|(user, password)| {
             format!(
                 "CREATE USER IF NOT EXISTS '{user}'@'%' IDENTIFIED BY '{password}';\n\
-                 GRANT ALL ON *.* TO '{user}'@'%';\n"
+                 GRANT ALL ON *.* TO '{user}'@'%' WITH GRANT OPTION;\n"
             )
         })
         .concat()

@@ -304,7 +304,8 @@ impl Uas {
 
     /// The store said that it is away.
     pub fn store_unavailable(&mut self, why: &str, peer: &impl ToString, message: &Message<'_>) {
-        self.tell(Event::new(Level::Warn, "store-unavailable").with("reason", why), peer, message);
+        // That the store is away it tells itself, once, and not with every request.
+        self.tell(Event::new(Level::Debug, "store-unavailable").with("reason", why), peer, message);
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -343,6 +343,9 @@ impl Presence {
             (_, rows::Reply::Refused(Refusal::NoSuchTag)) => {
                 self.uas.answer(now, server, &message, 412, None, &[]);
             }
+            (_, rows::Reply::Refused(Refusal::DoesNotFit)) => {
+                self.uas.answer(now, server, &message, 400, Some("Too Long For The Database"), &[]);
+            }
             (_, rows::Reply::Refused(Refusal::TooManyPublications)) => {
                 self.uas.answer(now, server, &message, 403, Some("Too Many Publications"), &[]);
             }

@@ -271,6 +271,9 @@ impl Registrar {
             (_, store::Reply::Refused(Refusal::TooManyContacts)) => {
                 self.uas.answer(now, server, &message, 403, Some("Too Many Contacts"), &[]);
             }
+            (_, store::Reply::Refused(Refusal::DoesNotFit)) => {
+                self.uas.answer(now, server, &message, 400, Some("Too Long For The Database"), &[]);
+            }
             // A store that answers another question than was asked is no store.
             (_, _) => self.uas.unavailable(now, server, &message),
         }

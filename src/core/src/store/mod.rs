@@ -49,6 +49,28 @@ pub enum Query {
     Presence(presence::Query),
 }
 
+impl Query {
+    /// Whether it belongs to the writer.
+    pub const fn changes(&self) -> bool {
+        match self {
+            Query::Presence(query) => query.changes(),
+            Query::Secret { .. }
+            | Query::Bindings { .. }
+            | Query::Contacts { .. }
+            | Query::Domains
+            | Query::Users { .. } => false,
+            Query::Save(_)
+            | Query::RemoveFlow { .. }
+            | Query::Expire { .. }
+            | Query::RemoveBindings { .. }
+            | Query::RemoveContact { .. }
+            | Query::UserAdd { .. }
+            | Query::UserPassword { .. }
+            | Query::UserRemove { .. } => true,
+        }
+    }
+}
+
 /// What the database said.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
@@ -87,6 +109,8 @@ pub enum Refusal {
     NoSuchTag,
     /// One presentity with more publications than it may have.
     TooManyPublications,
+    /// A value is too long for its column, or has letters that the column does not know.
+    DoesNotFit,
 }
 
 /// What a digest is checked against: HA1s where they are filled in, else the password (`subscriber` of Kamailio).

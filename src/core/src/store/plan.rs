@@ -5,7 +5,7 @@
 //! Not here: reading and writing.
 
 use super::{Binding, Change, Contacts, Refusal, Save};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 /// What to do to the rows, in order.
 pub fn save(rows: &[Binding], wanted: &Save) -> Result<Vec<(Change, Binding)>, Refusal> {
@@ -53,14 +53,17 @@ pub fn save(rows: &[Binding], wanted: &Save) -> Result<Vec<(Change, Binding)>, R
     Ok(changes)
 }
 
-/// Those that live at `now`, best `q` first (none counts as 1), then the latest.
+/// Those that live at `now`, in their [`order`].
 pub fn live(rows: impl IntoIterator<Item = Binding>, now: crate::time::Instant) -> Vec<Binding> {
     let mut rows: Vec<Binding> = rows.into_iter().filter(|row| row.expires > now).collect();
-    rows.sort_by(|a, b| {
-        let key = |row: &Binding| (Reverse(row.q.unwrap_or(1000)), Reverse(row.modified));
-        key(a).cmp(&key(b)).then_with(|| a.ruid.cmp(&b.ruid))
-    });
+    rows.sort_by(order);
     rows
+}
+
+/// Best `q` first (none counts as 1), then the latest.
+pub fn order(a: &Binding, b: &Binding) -> Ordering {
+    let key = |row: &Binding| (Reverse(row.q.unwrap_or(1000)), Reverse(row.modified));
+    key(a).cmp(&key(b)).then_with(|| a.ruid.cmp(&b.ruid))
 }
 
 /// Whether a stored Path has this TOKEN as the user part of one of its URIs.

@@ -8,6 +8,7 @@ use super::Refusal;
 use crate::limits;
 use crate::sip::Aor;
 use crate::time::Instant;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -89,6 +90,13 @@ pub struct Subscription {
     pub user_agent: String,
 }
 
+impl Subscription {
+    /// By presentity.
+    pub fn order(&self, other: &Self) -> Ordering {
+        (&self.presentity, &self.key).cmp(&(&other.presentity, &other.key))
+    }
+}
+
 /// A row of `presentity`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
@@ -100,6 +108,17 @@ pub struct Publication {
     pub body: Vec<u8>,
     /// The URI of who published.
     pub sender: String,
+}
+
+impl Publication {
+    /// By presentity and package, then the oldest first.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let key = |row: &Self| (row.package, row.received);
+        self.presentity
+            .cmp(&other.presentity)
+            .then_with(|| key(self).cmp(&key(other)))
+            .then_with(|| self.etag.cmp(&other.etag))
+    }
 }
 
 /// What one PUBLISH wants (RFC 3903 §6).
@@ -235,7 +254,7 @@ impl Tables {
                     .filter(|row| row.expires > now && of.as_ref().is_none_or(|of| *of == row.presentity))
                     .cloned()
                     .collect();
-                rows.sort_by(|a, b| (&a.presentity, &a.key).cmp(&(&b.presentity, &b.key)));
+                rows.sort_by(Subscription::order);
                 Reply::Subscriptions(rows)
             }
             Query::Publications { of, now } => Reply::Publications(self.live(of.as_ref(), now)),
@@ -305,14 +324,7 @@ impl Tables {
             .filter(|row| row.expires > now && of.is_none_or(|of| *of == row.presentity))
             .cloned()
             .collect();
-        rows.sort_by(|a, b| {
-            (&a.presentity, a.package, a.received, &a.etag).cmp(&(
-                &b.presentity,
-                b.package,
-                b.received,
-                &b.etag,
-            ))
-        });
+        rows.sort_by(Publication::order);
         rows
     }
 }

@@ -1,30 +1,42 @@
 //! Databases: `--db` becomes threads that carry out queries.
 //!
 //! In: [`Query`] values, from machines by ticket and from commands by hand. Out: their [`Reply`], for a change only when it
-//! is durable (ARCHITECTURE.md, invariant 5). Reading and writing have a thread each, so that no look-up waits for a disk.
-//! Changes are committed in groups: all that arrived while the last commit ran goes into the next one. A database that is
-//! away or locked is [`Error::Unavailable`] for those who ask meanwhile, and is tried again for the next.
+//! is durable (ARCHITECTURE.md, invariant 5). Reading and writing have a thread and a connection each, so that no look-up waits
+//! for a disk. Changes are committed in groups: all that arrived while the last commit ran goes into the next one. A database
+//! that is away or locked is [`Error::Unavailable`] for those who ask meanwhile, and is tried again for the next.
+//!
+//! The same tables and the same code on each database: `tables` and `presence` say what a query does in SQL, `schema` what the
+//! tables are, both through the trait of `sql`, which `sqlite` and `mysql` carry out. `session` is a connection and what becomes of
+//! it; `url` reads `--db`; `local_time` is how MySQL's times are meant.
 //! Not here: what a REGISTER does to rows (`core`, `store::plan`).
 
+mod local_time;
+mod mysql;
 mod presence;
 mod schema;
+mod session;
+mod sql;
 mod sqlite;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use crate::services::{self, ReplyTo};
-use crate::start::{Kind, StartError, state_directory};
+use crate::start::{Kind, StartError};
+use session::{Health, Mode, Session};
 use sipbox_core::machine;
 use sipbox_core::store::{Error, Query, Reply};
-use sqlite::Sqlite;
-use std::path::PathBuf;
+use sql::Fault;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Name of the file in the state directory.
-const FILE: &str = "sipbox.db";
 /// A transaction takes no more changes after that, so that other processes have their turn.
 const TRANSACTION: Duration = Duration::from_millis(5);
+/// How often a group is carried out that had to make way for another host's, and after what time no more.
+const ATTEMPTS: u32 = 5;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 type Answer = Result<Reply, Error>;
 type Job = (Query, Box<dyn FnOnce(Answer) + Send>);
@@ -36,42 +48,32 @@ pub struct Database {
     changes: Sender<Job>,
 }
 
-/// Where `--db` points to: `sqlite:PATH`, or `sipbox.db` in the state directory.
-pub fn path(url: Option<&str>) -> Result<PathBuf, StartError> {
-    match url {
-        None => Ok(state_directory()?.join(FILE)),
-        Some(url) => match url.strip_prefix("sqlite:") {
-            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-            _ => Err(StartError::new(Kind::Usage, format!("--db {url}: give it as sqlite:PATH"))),
-        },
-    }
-}
-
-/// Opens it, makes it where it is missing, and checks that its tables are ones that we know.
+/// Opens it, makes file and tables where they are missing, and checks that they are ones that we know.
 pub fn open(url: Option<&str>) -> Result<Database, StartError> {
-    let path = path(url)?;
+    let place = Arc::new(url::parse(url)?);
+    let health = Arc::new(Health::default());
     // The writer first: it makes file and tables.
-    let writer = Sqlite::open(&path, sqlite::Mode::Write)?;
-    let reader = Sqlite::open(&path, sqlite::Mode::Read)?;
+    let writer = Session::open(place.clone(), Mode::Write, health.clone())?;
+    let reader = Session::open(place, Mode::Read, health)?;
     Ok(Database { reads: start("store-read", reader, read)?, changes: start("store-write", writer, write)? })
 }
 
 fn start(
     name: &str,
-    mut database: Sqlite,
-    serve: fn(&mut Sqlite, &Receiver<Job>),
+    mut session: Session,
+    serve: fn(&mut Session, &Receiver<Job>),
 ) -> Result<Sender<Job>, StartError> {
     let (sender, jobs) = channel();
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || serve(&mut database, &jobs))
+        .spawn(move || serve(&mut session, &jobs))
         .map_err(|error| StartError::new(Kind::System, format!("thread {name}: {error}")))?;
     Ok(sender)
 }
 
 impl Database {
     fn put(&self, query: Query, answer: Box<dyn FnOnce(Answer) + Send>) {
-        let to = if sqlite::changes(&query) { &self.changes } else { &self.reads };
+        let to = if query.changes() { &self.changes } else { &self.reads };
         if let Err(error) = to.send((query, answer)) {
             // A thread ends early only by a fault of ours; whoever asks is told like by any database that is away.
             (error.0.1)(Err(Error::Unavailable("its thread has ended".to_owned())));
@@ -92,41 +94,74 @@ impl services::Store for Database {
     }
 }
 
-fn read(database: &mut Sqlite, jobs: &Receiver<Job>) {
+fn read(session: &mut Session, jobs: &Receiver<Job>) {
     while let Ok((query, answer)) = jobs.recv() {
-        answer(database.read(&query));
+        let reply = session.read(&query);
+        let failed = reply.as_ref().err().cloned();
+        answer(reply);
+        if let Some(error) = failed {
+            tell_all(jobs, &error);
+        }
     }
 }
 
-fn write(database: &mut Sqlite, jobs: &Receiver<Job>) {
+fn write(session: &mut Session, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let began = Instant::now();
         let mut group = vec![first];
-        let mut answers = Vec::new();
-        let committed = database.transaction(|transaction| {
-            loop {
-                for (query, answer) in group.drain(..) {
-                    answers.push((answer, transaction.change(&query)));
+        let mut attempt = 1;
+        let done = loop {
+            // What arrives from the second attempt on waits for the next group.
+            let more = (attempt == 1).then_some(jobs);
+            match carry_out(session, &mut group, more, began) {
+                Err(Fault::Again(_)) if attempt < ATTEMPTS && began.elapsed() < PATIENCE => {
+                    session.roll_back();
+                    // The other one has its turn; who lost more often waits longer.
+                    std::thread::sleep(Duration::from_millis(u64::from(attempt * attempt)));
+                    attempt += 1;
                 }
-                if began.elapsed() > TRANSACTION {
-                    return;
-                }
-                match jobs.try_recv() {
-                    Ok(job) => group.push(job),
-                    Err(_) => return,
-                }
+                done => break done,
             }
-        });
-        match committed {
-            Ok(()) => answers.into_iter().for_each(|(answer, reply)| answer(reply)),
-            Err(error) => {
-                answers.into_iter().for_each(|(answer, _)| answer(Err(error.clone())));
-                // Those that never came into the transaction, because it could not begin.
+        };
+        match done {
+            Ok(answers) => {
+                group.into_iter().zip(answers).for_each(|((_, answer), reply)| answer(reply));
+            }
+            Err(fault) => {
+                let error = session.judge(&fault);
+                session.roll_back();
                 group.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
-                // And those that asked meanwhile: one after the other would wait as long again each, far beyond their
-                // askers' deadlines, and longer the more there are.
-                jobs.try_iter().for_each(|(_, answer)| answer(Err(error.clone())));
+                tell_all(jobs, &error);
             }
         }
     }
+}
+
+/// One transaction with all of the group, and with what arrives meanwhile. A fault: nothing of it was confirmed by the
+/// database, and nobody may be told that it was done.
+fn carry_out(
+    session: &mut Session,
+    group: &mut Vec<Job>,
+    more: Option<&Receiver<Job>>,
+    began: Instant,
+) -> Result<Vec<Answer>, Fault> {
+    session.begin()?;
+    let mut answers = Vec::with_capacity(group.len());
+    while let Some((query, _)) = group.get(answers.len()) {
+        answers.push(session.change(query)?);
+        if answers.len() == group.len()
+            && began.elapsed() <= TRANSACTION
+            && let Some(job) = more.and_then(|jobs| jobs.try_recv().ok())
+        {
+            group.push(job);
+        }
+    }
+    session.commit()?;
+    Ok(answers)
+}
+
+/// Those that asked meanwhile: one after the other would wait as long again each, far beyond their askers' deadlines, and
+/// longer the more there are.
+fn tell_all(jobs: &Receiver<Job>, error: &Error) {
+    jobs.try_iter().for_each(|(_, answer)| answer(Err(error.clone())));
 }
