@@ -29,7 +29,7 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l adverti
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
@@ -57,7 +57,7 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
@@ -75,11 +75,11 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s h -l help -d 'Print help'
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand list" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand list" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand list" -s h -l help -d 'Print help'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -l note -d 'Words that his watchers read' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -l expires -d 'How long it holds; 0 takes back what was said before' -r
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -s h -l help -d 'Print help'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand watch" -l user -d 'Who watches: USER@DOMAIN' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand watch" -l server -d 'The proxy or presence server, HOST[:PORT], by UDP [default: the host of the URI]' -r

@@ -3,7 +3,7 @@ complete -c sipbox-proxy -l advertise -d 'What peers are told in place of the ad
 complete -c sipbox-proxy -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-proxy -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
 complete -c sipbox-proxy -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
-complete -c sipbox-proxy -l db -d 'sqlite:PATH, made if missing [default: sipbox.db in the state directory]' -r
+complete -c sipbox-proxy -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-proxy -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-proxy -l tls-key -d 'Private key in PEM' -r -F
 complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r

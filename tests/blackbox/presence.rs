@@ -1,10 +1,11 @@
 //! The real presence server over its real sockets and database: watchers, publishers, a kill, bad documents, and the way
 //! through the real proxy.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Process, Server, TempDir, loopback, run_in, server_command};
+use harness::{Db, Process, Server, TempDir, loopback, run_in, server_command};
 use serde_json::Value;
 use sipbox_core::sip::{Message, Name};
 use std::net::UdpSocket;
@@ -20,9 +21,9 @@ struct House {
 }
 
 impl House {
-    fn new() -> House {
-        let dir = Arc::new(TempDir::new());
-        let db = format!("sqlite:{}", dir.join("sipbox.db").display());
+    fn new(db: Db) -> House {
+        let dir = Arc::new(TempDir::on(db));
+        let db = dir.db();
         let house = House { dir, db };
         for user in ["alice", "bob"] {
             let words = ["registrar", "user", "add", &format!("{user}@example.com"), "--password-stdin"];
@@ -138,9 +139,13 @@ fn phone(server: &Server) -> UdpSocket {
     socket
 }
 
-#[test]
-fn watchers_and_publications_survive_a_kill() {
-    let house = House::new();
+on_each_database! {
+    watchers_and_publications_survive_a_kill
+    through_the_proxy_both_ways
+}
+
+fn watchers_and_publications_survive_a_kill(db: Db) {
+    let house = House::new(db);
     let ip = loopback();
     let mut first = house.server("presence", &["--listen", &format!("udp:{ip}:0")]);
     let address = first.address("udp").to_string();
@@ -174,7 +179,7 @@ fn watchers_and_publications_survive_a_kill() {
 
 #[test]
 fn a_wrong_password_watches_nobody() {
-    let house = House::new();
+    let house = House::new(Db::Sqlite);
     let server = house.server("presence", &["--listen", &format!("udp:{}:0", loopback())]);
     let mut watcher = house.watch(&server.address("udp").to_string(), "wrong");
     assert_eq!(watcher.process.exit_code(WITHIN), 1, "{}", watcher.process.log());
@@ -185,7 +190,7 @@ fn a_wrong_password_watches_nobody() {
 
 #[test]
 fn bad_xml_is_400_with_a_line_and_the_rest_goes_on() {
-    let house = House::new();
+    let house = House::new(Db::Sqlite);
     let listen = format!("udp:{}:0", loopback());
     let server = house.server("presence", &["--listen", &listen, "--auth", "none"]);
     let mut watcher = house.watch(&server.address("udp").to_string(), "any");
@@ -215,7 +220,7 @@ fn bad_xml_is_400_with_a_line_and_the_rest_goes_on() {
 
 #[test]
 fn a_database_that_is_away_is_503_and_comes_back() {
-    let house = House::new();
+    let house = House::new(Db::Sqlite);
     let listen = format!("udp:{}:0", loopback());
     let server = house.server("presence", &["--listen", &listen, "--auth", "none"]);
     let socket = phone(&server);
@@ -230,9 +235,8 @@ fn a_database_that_is_away_is_503_and_comes_back() {
     assert_eq!(status(&ask(&socket, &publish_request(3, "", &pidf("open")))), 200);
 }
 
-#[test]
-fn through_the_proxy_both_ways() {
-    let house = House::new();
+fn through_the_proxy_both_ways(db: Db) {
+    let house = House::new(db);
     let (presence_ip, proxy_ip) = (loopback(), loopback());
     let edge = format!("{proxy_ip}/32");
     let presence = house.server("presence", &["--listen", &format!("udp:{presence_ip}:0"), "--edge", &edge]);

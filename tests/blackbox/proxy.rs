@@ -1,10 +1,11 @@
 //! The real proxy over its real sockets, with the real registrar: calls, and each refusal within five seconds, with one
 //! clear line in the log.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Process, Server, TempDir, loopback, run_in, server_command};
+use harness::{Db, Process, Server, TempDir, loopback, run_in, server_command};
 use sipbox_core::auth::digest::Challenge;
 use sipbox_core::sip::{Message, Name, build};
 use std::cell::Cell;
@@ -26,12 +27,12 @@ struct House {
 
 impl House {
     fn start(more: &[&str]) -> House {
-        House::start_with(&[], more)
+        House::start_on(Db::Sqlite, more)
     }
 
-    fn start_with(registrar_more: &[&str], more: &[&str]) -> House {
-        let dir = Arc::new(TempDir::new());
-        let db = format!("sqlite:{}", dir.join("sipbox.db").display());
+    fn start_on(db: Db, more: &[&str]) -> House {
+        let dir = Arc::new(TempDir::on(db));
+        let db = dir.db();
         for (user, password) in [("alice", "wonder"), ("bob", "builder")] {
             let words =
                 ["registrar", "user", "add", &format!("{user}@example.com"), "--password-stdin", "--db", &db];
@@ -46,7 +47,6 @@ impl House {
         let shared = ["--domain", "example.com", "--db", &db];
         let mut args = vec!["--listen", &listen[0], "--edge", &edge];
         args.extend(shared);
-        args.extend(registrar_more);
         let registrar = Server::start_in(Arc::clone(&dir), "registrar", &args);
         let uri = format!("sip:{}", registrar.address("udp"));
         let mut args =
@@ -269,9 +269,10 @@ fn established(house: &House) -> (Phone, Phone, String) {
     (alice, bob, header(&ok, "Record-Route").to_owned())
 }
 
-#[test]
-fn sipp_calls_through_by_real_servers() {
-    let house = House::start(&[]);
+on_each_database! { sipp_calls_through_by_real_servers }
+
+fn sipp_calls_through_by_real_servers(db: Db) {
+    let house = House::start_on(db, &[]);
     let bob = Phone::new(&house, "bob", "builder");
     bob.register();
     let address = bob.address();
@@ -482,71 +483,4 @@ fn an_address_that_is_taken_is_71() {
         assert!(log.contains("--listen") && log.contains(&taken.to_string()), "{log}");
         assert_eq!(log.lines().count(), 1, "{log}");
     }
-}
-
-/// Several workers behave as one: the phones' packets land where the kernel puts them, the calls have one worker each.
-#[test]
-fn calls_and_registrations_go_through_several_workers() {
-    let several = ["--workers", "3"];
-    let house = House::start_with(&several, &several);
-    let bob = Phone::new(&house, "bob", "builder");
-    bob.register();
-    for number in 1..=8 {
-        let alice = Phone::new(&house, "alice", "wonder");
-        alice.register();
-        alice.invite("bob");
-        let invite = bob.request();
-        bob.answer(&invite, 180, "");
-        bob.answer(&invite, 200, SDP);
-        let ok = alice.final_response(alice.number.get());
-        assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
-        let route = format!("Route: {}\r\n", header(&ok, "Record-Route"));
-        let (uri, to) = (format!("sip:bob@{}", bob.address()), "<sip:bob@example.com>;tag=tcallee");
-        let cseq = alice.number.get();
-        let ack = alice.compose("ACK", &uri, to, &route, "");
-        alice.send(&ack.replace(&format!("CSeq: {} ACK", cseq + 1), &format!("CSeq: {cseq} ACK")));
-        assert!(bob.request().starts_with("ACK "));
-        alice.send(&alice.compose("BYE", &uri, to, &route, ""));
-        let bye = bob.request();
-        assert!(bye.starts_with("BYE "), "{bye}");
-        bob.answer(&bye, 200, "");
-        let ok = alice.final_response(alice.number.get());
-        assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
-        let ended = house.proxy.wait_record(WITHIN, |record| {
-            record["event"] == "call-end" && record["call_id"] == alice.call_id().as_str()
-        });
-        // The worker that ends a call is the one that knows since when it stood.
-        assert!(ended.is_some_and(|record| record["seconds"].is_string()), "call {number}");
-    }
-    house.well();
-}
-
-#[test]
-fn a_flood_is_dropped_with_one_line_and_phones_are_served_on() {
-    let house = House::start(&[]);
-    // More requests in a second than a stranger may send: this one was let in with the second.
-    let phone = Phone::new(&house, "bob", "builder");
-    (0..20).for_each(|_| phone.register());
-    let stranger = UdpSocket::bind((loopback(), 0)).expect("a socket");
-    stranger.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
-    for number in 0..200 {
-        let address = stranger.local_addr().expect("bound");
-        let text = format!(
-            "OPTIONS sip:{proxy} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKs{number}\r\nMax-Forwards: 70\r\n\
-             From: <sip:scanner@example.org>;tag=s\r\nTo: <sip:{proxy}>\r\nCall-ID: s{number}\r\nCSeq: 1 OPTIONS\r\n\
-             Content-Length: 0\r\n\r\n",
-            proxy = house.proxy.address("udp")
-        );
-        stranger.send_to(text.as_bytes(), house.proxy.address("udp")).expect("sent");
-    }
-    let mut buffer = [0; 2048];
-    let answers = std::iter::from_fn(|| stranger.recv(&mut buffer).ok()).count();
-    assert_eq!(answers, 16, "{}", house.proxy.stderr());
-    house.told("banned");
-    house.proxy.process.signal(libc::SIGUSR1);
-    let dropped = house.proxy.wait_log(WITHIN, "\"banned\":").expect("a line of the state");
-    let dropped: serde_json::Value = serde_json::from_str(&dropped).expect("JSON");
-    assert_eq!(dropped["dropped"], 184, "{dropped}");
-    phone.register();
-    house.well();
 }

@@ -1,9 +1,11 @@
 //! The real registrar over UDP: who is let in, what is kept, and that what was confirmed survives `kill -9`.
 
+#[macro_use]
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Process, Server, TempDir, loopback, run_in, server_command};
+use harness::mariadb::{MariaDb, PASSWORD};
+use harness::{Db, Process, Server, TempDir, loopback, run_in, server_command};
 use sipbox_core::auth::digest::Challenge;
 use sipbox_core::sip::{Message, Name, ParseError};
 use std::net::{SocketAddr, UdpSocket};
@@ -88,9 +90,14 @@ fn server(dir: &Arc<TempDir>, more: &[&str]) -> Server {
     Server::start_in(dir.clone(), "registrar", &args)
 }
 
-#[test]
-fn lets_in_who_knows_the_password_and_nobody_else() {
-    let dir = Arc::new(TempDir::new());
+on_each_database! {
+    lets_in_who_knows_the_password_and_nobody_else
+    users_that_a_kamailio_left_are_let_in
+    what_was_confirmed_survives_kill_9
+}
+
+fn lets_in_who_knows_the_password_and_nobody_else(db: Db) {
+    let dir = Arc::new(TempDir::on(db));
     for (user, password) in [("alice", "wonder\n"), ("bob", "builder\n")] {
         let added = run_in(
             &dir,
@@ -150,6 +157,104 @@ fn lets_in_who_knows_the_password_and_nobody_else() {
     assert_eq!(status(&phone.register("alice", "new", "alice", &[])), 401);
 }
 
+/// Rows of `subscriber` as Kamailio's tools write them: with the password alone (`calculate_ha1` 1), with hashes alone, and
+/// with both, where the hash counts.
+fn users_that_a_kamailio_left_are_let_in(db: Db) {
+    let dir = Arc::new(TempDir::on(db));
+    // Makes the tables.
+    assert_eq!(run_in(&dir, &["registrar", "user", "list"], b"").code, 0);
+    let ha1 = |user: &str| sipbox_core::auth::digest::ha1(user, "example.com", "hashed");
+    dir.sql("INSERT INTO subscriber (username, domain, password) VALUES ('plain', 'example.com', 'wonder')");
+    for (user, password) in [("hashed", ""), ("both", "wonder")] {
+        dir.sql(&format!(
+            "INSERT INTO subscriber (username, domain, password, ha1, ha1b) VALUES \
+             ('{user}', 'example.com', '{password}', '{}', '{}')",
+            ha1(user),
+            ha1(&format!("{user}@example.com"))
+        ));
+    }
+    dir.sql("INSERT INTO subscriber (username, domain) VALUES ('empty', 'example.com')");
+    let registrar = server(&dir, &[]);
+    for (number, (user, password, wanted)) in [
+        ("plain", "wonder", 200),
+        ("plain", "hashed", 401),
+        ("plain", "", 401),
+        ("hashed", "hashed", 200),
+        ("hashed", "", 401),
+        ("both", "hashed", 200),
+        ("both", "wonder", 401),
+        ("empty", "", 401),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Also where the client gives his name with its domain.
+        for name in [user.to_owned(), format!("{user}@example.com")] {
+            let mut phone = Phone::new(registrar.address("udp"), &format!("k{number}{name}"));
+            let answer = phone.register(&name, password, user, &["Contact: <sip:a@192.0.2.7>"]);
+            assert_eq!(status(&answer), wanted, "{name} with {password}");
+        }
+    }
+}
+
+/// The database goes and comes while it serves: 503 meanwhile, one line in the log when it goes and one when it is back, and
+/// what was confirmed before is still there.
+#[test]
+fn a_mysql_that_goes_and_comes() {
+    let mariadb: &'static MariaDb = Box::leak(Box::new(MariaDb::start()));
+    let dir = Arc::new(TempDir::with(mariadb.schema()));
+    let mut registrar = server(&dir, &["--auth", "none"]);
+    let mut phone = Phone::new(registrar.address("udp"), "goes");
+    let contact = "sip:alice@192.0.2.7";
+    let header = format!("Contact: <{contact}>");
+    assert_eq!(contacts(&phone.register("", "", "alice", &[&header])), [contact]);
+
+    mariadb.kill();
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert_eq!(status(&phone.register("", "", "alice", &[&header])), 503);
+        assert!(began.elapsed() < SOON);
+    }
+    let listen = listen();
+    let mut second = Process::start(server_command(&dir, "registrar", &["--listen", &listen]));
+    assert_eq!(second.exit_code(SOON), 69);
+    assert_eq!(second.log().lines().count(), 1, "{}", second.log());
+    assert!(second.log().contains("--db mysql://sipbox@"), "{}", second.log());
+    assert!(!second.log().contains(PASSWORD), "{}", second.log());
+
+    mariadb.start_again();
+    let began = Instant::now();
+    while status(&phone.register("", "", "bob", &["Contact: <sip:bob@192.0.2.7>"])) != 200 {
+        assert!(began.elapsed() < 2 * SOON, "{}", registrar.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(registrar.wait_log(2 * SOON, "store-back").is_some(), "{}", registrar.stderr());
+    assert_eq!(contacts(&phone.register("", "", "alice", &[])), [contact]);
+    assert_eq!(registrar.stop(), 0);
+    let log = registrar.stderr();
+    for event in ["store-unavailable", "store-back"] {
+        assert_eq!(log.lines().filter(|line| line.contains(event)).count(), 1, "{event}: {log}");
+    }
+    assert!(!log.contains(PASSWORD) && !log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_database_url_that_cannot_be_is_told() {
+    let dir = TempDir::new();
+    for (url, code) in [
+        ("mysql://sipbox:hidden@192.0.2.1", 64),
+        ("mysql://sipbox:hid/den@192.0.2.1/db", 64),
+        ("postgres://sipbox:hidden@192.0.2.1/db", 64),
+        ("mysql://sipbox:hidden@192.0.2.1/db?ssl-ca=/no/such/file", 66),
+        ("mysql://sipbox:hidden@/db?socket=/no/such/socket", 69),
+    ] {
+        let done = run_in(&dir, &["registrar", "user", "list", "--db", url], b"");
+        assert_eq!(done.code, code, "{url}: {done:?}");
+        assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
+        assert!(done.stderr.contains("--db") && !done.stderr.contains("hid"), "{done:?}");
+    }
+}
+
 #[test]
 fn malformed_requests_get_400_and_noise_nothing() {
     let mut registrar = server(&Arc::new(TempDir::new()), &["--auth", "none"]);
@@ -179,11 +284,11 @@ fn an_address_that_is_taken_is_told_with_71() {
     }
 }
 
-/// A hundred times: the 200 is read, the process gets SIGKILL within a millisecond, and its successor has the binding.
-#[test]
-fn what_was_confirmed_survives_kill_9() {
-    const KILLS: usize = 100;
-    let dir = Arc::new(TempDir::new());
+/// A hundred times (on MySQL, whose durability is not ours, fewer): the 200 is read, the process gets SIGKILL within a
+/// millisecond, and its successor has the binding.
+fn what_was_confirmed_survives_kill_9(db: Db) {
+    let kills: usize = if db == Db::Sqlite { 100 } else { 25 };
+    let dir = Arc::new(TempDir::on(db));
     let mut last: Option<(String, String)> = None;
     let (mut counted, mut started) = (0, 0);
     loop {
@@ -196,12 +301,12 @@ fn what_was_confirmed_survives_kill_9() {
                 "lost after kill {started}"
             );
         }
-        if counted == KILLS {
+        if counted == kills {
             break;
         }
         started += 1;
         assert!(
-            started < 3 * KILLS,
+            started < 3 * kills,
             "this machine is too slow to kill within a millisecond: {counted} of {started}"
         );
         let user = format!("user{started}");

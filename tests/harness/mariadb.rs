@@ -138,6 +138,31 @@ impl MariaDb {
         self.keeper.lock().expect("no panic under it").server
     }
 
+    /// Stops it where it stands: it takes connections and answers nothing, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        // The signal is sent before it is obeyed, by each thread for itself.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stands = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        while !std::fs::read_dir(&tasks).is_ok_and(|all| all.flatten().all(stands)) {
+            assert!(Instant::now() < deadline, "MariaDB does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: plain system call; the shell beside it does not reap it before it is told to.
+        unsafe { libc::kill(self.pid() as i32, signal) };
+    }
+
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }

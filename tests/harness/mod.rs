@@ -7,6 +7,7 @@
 
 pub mod mariadb;
 
+use mariadb::{MariaDb, Schema};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -25,34 +26,91 @@ pub fn sipbox() -> &'static str {
     env!("CARGO_BIN_EXE_sipbox")
 }
 
-/// A directory that goes away with the value; one whose test failed stays, and is named on stderr.
-pub struct TempDir(PathBuf);
+/// Which database a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Db {
+    /// The file in the state directory, which every command takes by itself.
+    Sqlite,
+    /// A fresh one in the MariaDB of this test process, named by `SIPBOX_DB`.
+    MySql,
+}
+
+/// Each case on each database, as a test of its own. A case is a function that takes a [`Db`].
+#[macro_export]
+macro_rules! on_each_database {
+    ($($case:ident)*) => {
+        mod on_sqlite { $(#[test] fn $case() { super::$case(super::harness::Db::Sqlite); })* }
+        mod on_mysql { $(#[test] fn $case() { super::$case(super::harness::Db::MySql); })* }
+    };
+}
+
+/// A directory that goes away with the value; one whose test failed stays, and is named on stderr. With it goes the
+/// database of the servers and commands that run in it.
+pub struct TempDir {
+    path: PathBuf,
+    schema: Option<Schema<'static>>,
+}
 
 impl TempDir {
+    /// For what has no database, or SQLite's file.
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("sipbox-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        TempDir(path)
+        TempDir { path, schema: None }
+    }
+
+    /// On this kind of database.
+    pub fn on(db: Db) -> Self {
+        match db {
+            Db::Sqlite => TempDir::new(),
+            Db::MySql => TempDir::with(MariaDb::shared().schema()),
+        }
+    }
+
+    /// On MySQL, in a server that the test may kill.
+    pub fn with(schema: Schema<'static>) -> Self {
+        let mut dir = TempDir::new();
+        dir.schema = Some(schema);
+        dir
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// A file or directory in it.
     pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
+    }
+
+    /// What `--db` says where it is said.
+    pub fn db(&self) -> String {
+        match &self.schema {
+            Some(schema) => schema.url(),
+            None => format!("sqlite:{}", self.join("sipbox.db").display()),
+        }
+    }
+
+    /// One statement behind the servers' backs.
+    pub fn sql(&self, statement: &str) {
+        match &self.schema {
+            Some(schema) => mysql::prelude::Queryable::query_drop(&mut schema.connect(), statement)
+                .unwrap_or_else(|error| panic!("{statement}: {error}")),
+            None => rusqlite::Connection::open(self.join("sipbox.db"))
+                .and_then(|raw| raw.execute_batch(statement))
+                .unwrap_or_else(|error| panic!("{statement}: {error}")),
+        }
     }
 }
 
 impl Drop for TempDir {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("kept for a look: {}", self.0.display());
+            eprintln!("kept for a look: {}", self.path.display());
         } else {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
@@ -320,6 +378,9 @@ pub fn server_command<S: AsRef<str>>(dir: &TempDir, command: &str, args: &[S]) -
         if name.to_string_lossy().starts_with("SIPBOX_") {
             line.env_remove(name);
         }
+    }
+    if let Some(schema) = &dir.schema {
+        line.env("SIPBOX_DB", schema.url());
     }
     line.env("STATE_DIRECTORY", dir.path()).env("HOME", dir.path()).env_remove("NOTIFY_SOCKET");
     line

@@ -447,11 +447,10 @@ fn a_server_that_goes_and_comes() {
     assert_eq!((rows.len(), rows[0].cseq), (1, 4));
 
     // Frozen, it takes connections and does not answer: our time-outs end that, below the machines' own.
-    // SAFETY: plain system calls; the server is not reaped before we are done with it.
-    unsafe { libc::kill(server.pid() as i32, libc::SIGSTOP) };
+    server.freeze();
     let (answer, took) = timed(&database, a_save(5));
     assert!(is_away(&answer) && took < Duration::from_secs(4), "{answer:?} after {took:?}");
-    unsafe { libc::kill(server.pid() as i32, libc::SIGCONT) };
+    server.thaw();
     let began = Instant::now();
     while is_away(&timed(&database, a_save(6)).0) {
         assert!(began.elapsed() < LONG);
