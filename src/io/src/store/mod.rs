@@ -96,11 +96,9 @@ impl services::Store for Database {
 
 fn read(session: &mut Session, jobs: &Receiver<Job>) {
     while let Ok((query, answer)) = jobs.recv() {
-        let reply = session.read(&query);
-        let failed = reply.as_ref().err().cloned();
-        answer(reply);
-        if let Some(error) = failed {
-            tell_all(jobs, &error);
+        match session.read(&query) {
+            Ok(reply) => answer(Ok(reply)),
+            Err(error) => tell_all(vec![(query, answer)], jobs, &error),
         }
     }
 }
@@ -130,8 +128,7 @@ fn write(session: &mut Session, jobs: &Receiver<Job>) {
             Err(fault) => {
                 let error = session.judge(&fault);
                 session.roll_back();
-                group.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
-                tell_all(jobs, &error);
+                tell_all(group, jobs, &error);
             }
         }
     }
@@ -160,8 +157,9 @@ fn carry_out(
     Ok(answers)
 }
 
-/// Those that asked meanwhile: one after the other would wait as long again each, far beyond their askers' deadlines, and
-/// longer the more there are.
-fn tell_all(jobs: &Receiver<Job>, error: &Error) {
-    jobs.try_iter().for_each(|(_, answer)| answer(Err(error.clone())));
+/// Those whose queries failed, and those that asked meanwhile: one after the other would wait as long again each, far beyond
+/// their askers' deadlines, and longer the more there are. Whoever asks again after that answer is none of them.
+fn tell_all(mut failed: Vec<Job>, jobs: &Receiver<Job>, error: &Error) {
+    failed.extend(jobs.try_iter());
+    failed.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
 }
