@@ -87,7 +87,7 @@ pub struct Uas {
 impl Uas {
     pub fn new(rules: &'static Rules, domains: Vec<String>, keys: Keys, worker: u8, mut rng: Rng) -> Self {
         Uas {
-            layer: Layer::new(&mut rng, worker),
+            layer: Layer::new(&mut rng, worker).knowing_merged(),
             checker: Checker::new(keys, worker, rng.u32(), NONCE_LIFETIME),
             rng,
             stored_domains: BTreeSet::new(),
@@ -123,6 +123,10 @@ impl Uas {
         let data = mark(message, &flow);
         let message = Message::parse(&data).ok()?;
         match self.layer.receive_request(now, &RequestId::of(&message), Target::Flow(flow)) {
+            // RFC 3261 §8.2.2.2: a request that was forked before it reached us; its first copy is what counts.
+            Received::New(server) if self.layer.is_merged(server) => {
+                self.answer(now, server, &message, 482, None, &[]);
+            }
             Received::New(server) => return Some(Request { server, flow, data }),
             Received::Cancel { id, invite } => {
                 self.answer(now, id, &message, if invite.is_some() { 200 } else { 481 }, None, &[]);

@@ -301,6 +301,13 @@ impl Layer {
     pub fn respond(&mut self, now: Instant, id: ServerId, status: u16, data: Bytes) -> bool {
         let Some(server) = self.servers.get_mut(&id) else { return false };
         let (sent, fate) = server.respond(now, status, data, &mut self.out);
+        // What was refused may be tried again, by a client that forgets to count its CSeq up, too.
+        if sent
+            && status >= 300
+            && let (Some(merges), Some(key)) = (&mut self.merges, server.merge_key.take())
+        {
+            merges.remove(&key);
+        }
         if fate == Fate::Ends {
             self.end_server(id);
         }

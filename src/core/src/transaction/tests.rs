@@ -474,3 +474,71 @@ fn the_table_of_transactions_is_bounded() {
     }
     assert_eq!(bench.again("OPTIONS", Transport::Udp), Received::Overload);
 }
+
+#[test]
+fn merged_requests_are_known_to_a_user_agent_server_only() {
+    let copy = |branch: &'static str| request("MESSAGE", branch);
+    for knowing in [false, true] {
+        let mut bench = Bench::new();
+        if knowing {
+            bench.layer = Layer::new(&mut Rng::from_seed(2), 0).knowing_merged();
+        }
+        let mut ask = |id: &RequestId<'_>| {
+            let got = bench.layer.receive_request(bench.now, id, target(Transport::Udp));
+            let Received::New(server) = got else { panic!("{got:?}") };
+            (server, bench.layer.is_merged(server))
+        };
+        let (first, merged) = ask(&copy("z9hG4bKone"));
+        assert!(!merged, "the first copy");
+        assert_eq!(ask(&copy("z9hG4bKtwo")).1, knowing, "another way");
+        assert!(!ask(&RequestId { cseq: 2, ..copy("z9hG4bKthree") }).1, "another request");
+        assert!(!ask(&RequestId { in_dialog: true, ..copy("z9hG4bKfour") }).1, "in a dialog");
+        // What was refused may come again with the same CSeq; what was taken may not.
+        assert!(bench.layer.respond(bench.now, first, 401, "401 x".into()));
+        let mut ask = |branch: &'static str| {
+            let got = bench.layer.receive_request(bench.now, &copy(branch), target(Transport::Udp));
+            let Received::New(server) = got else { panic!("{got:?}") };
+            (server, bench.layer.is_merged(server))
+        };
+        let (again, merged) = ask("z9hG4bKfive");
+        assert!(!merged);
+        assert!(bench.layer.respond(bench.now, again, 200, "200 x".into()));
+        let mut other = copy("z9hG4bKsix");
+        other.from_tag = "b";
+        let got = bench.layer.receive_request(bench.now, &other, target(Transport::Udp));
+        assert!(matches!(got, Received::New(id) if !bench.layer.is_merged(id)), "another caller");
+    }
+}
+
+#[test]
+fn the_bytes_of_transactions_are_bounded_and_given_back() {
+    let mut bench = Bench::new();
+    let large = 1 << 20;
+    let most = limits::TRANSACTION_BYTES / large;
+    for n in 0..most {
+        let branch = format!("z9hG4bK{n}");
+        let id = RequestId { bytes: large, ..request("OPTIONS", &branch) };
+        let got = bench.layer.receive_request(bench.now, &id, target(Transport::Udp));
+        assert!(matches!(got, Received::New(_)), "{n}: {got:?}");
+    }
+    assert_eq!(bench.layer.held().bytes, limits::TRANSACTION_BYTES);
+    assert_eq!(bench.again("INVITE", Transport::Udp), Received::Overload);
+    let sent = bench.layer.send_request(
+        bench.now,
+        target(Transport::Udp),
+        "BYE",
+        "z9hG4bKb",
+        text("BYE", "z9hG4bKb"),
+    );
+    assert_eq!(sent, None);
+    // A response goes out all the same; it is not kept.
+    let id = ServerId(1);
+    assert!(bench.answer(id, 200));
+    assert_eq!(bench.layer.held().bytes, limits::TRANSACTION_BYTES);
+    bench.until(40_000);
+    assert_eq!(bench.layer.held(), Held::default());
+    assert!(matches!(
+        bench.layer.receive_request(bench.now, &request("OPTIONS", "z9hG4bKlater"), target(Transport::Udp)),
+        Received::New(_)
+    ));
+}
