@@ -18,7 +18,9 @@ pub fn run(data: &[u8]) {
         let _ = (credentials.user(), credentials.belong_to("alice", "example.com"));
         assert_ne!(checker.nonce_state(now, &credentials), NonceState::Fresh, "a nonce that nobody minted");
     }
-    if let Some(challenge) = Challenge::parse(data) {
+    // One without a realm or a nonce is no server's of ours, whose credentials have both.
+    let challenge = Challenge::parse(data).filter(|found| !found.realm.is_empty() && !found.nonce.is_empty());
+    if let Some(challenge) = challenge {
         let answer = challenge.answer("alice", "secret", "INVITE", "sip:bob@example.com", 1, "cnonce");
         let Some(read) = Credentials::parse(answer.as_bytes()) else {
             panic!("our own answer cannot be read: {answer}")

@@ -202,8 +202,13 @@ impl World {
         }
         let status = message.status();
         let branch = message.top_via().ok().and_then(|via| via.branch()).unwrap_or_default();
-        // Of RFC 2543, or not a branch of anybody: it names no request.
-        if status < 200 || !branch.starts_with(b"z9hG4bK") || message.check().is_err() {
+        // What cannot be read is answered without a transaction, as often as it comes; and a branch of RFC 2543, or of nobody,
+        // names no request.
+        if status < 200
+            || matches!(status, 400 | 505 | 513)
+            || !branch.starts_with(b"z9hG4bK")
+            || message.check().is_err()
+        {
             return;
         }
         let method = message.method().as_bytes().to_vec();

@@ -32,8 +32,12 @@ pub(super) struct Context {
     /// Route values of ours on top, which are taken off.
     pub own_routes: usize,
     pub dialog: Option<(RouteToken, Toward)>,
-    /// Written into our branches where a user of ours was looked up: who it was, so that a loop shows.
+    /// Written into our branches: a mark of what decided where it goes, so that a loop shows.
     pub looked_up: String,
+    /// Branches that may be open at a time, here and behind us (RFC 5393 §5).
+    pub breadth: u32,
+    /// The server transaction is over; what is left waits for late answers of callees.
+    pub over: bool,
     /// The question that has to be answered before there are branches.
     pub asking: Option<Ticket>,
     pub sender: Peer,
@@ -111,6 +115,10 @@ pub(super) struct Branch {
     pub destination: Destination,
     pub target: Option<Target>,
     pub client: Option<ClientId>,
+    /// Its share of the request's breadth.
+    pub breadth: u32,
+    /// To tags of the callees whose answers came too late.
+    pub hung_up: Vec<Box<[u8]>>,
     /// The question that has to be answered before it goes on.
     pub asking: Option<Ticket>,
     pub relayed: bool,
@@ -141,11 +149,13 @@ impl Outcome {
 }
 
 impl Branch {
-    pub fn new(destination: Destination) -> Self {
+    pub fn new(destination: Destination, breadth: u32) -> Self {
         Branch {
             destination,
             target: None,
             client: None,
+            breadth,
+            hung_up: Vec::new(),
             asking: None,
             relayed: false,
             told: false,

@@ -16,8 +16,10 @@ use crate::rng::{KeyedHash, Rng};
 use crate::sip::{Aor, Message, Name, NameAddr, Uri};
 use crate::store;
 use crate::time::Instant;
+use crate::transaction::timing;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher;
 
 /// What a request in a dialog has to show.
 pub(super) struct Shown {
@@ -33,26 +35,85 @@ pub(super) struct Shown {
     pub believed: bool,
 }
 
-/// When calls were answered, by Call-ID. Bounded: beyond it, a call's end tells no duration.
-pub(super) struct Answered(HashMap<Box<[u8]>, Instant, KeyedHash>);
+/// When calls were answered, and which have just ended, by dialog. Bounded: beyond it the oldest is forgotten, and its end
+/// tells no duration.
+pub(super) struct Answered {
+    /// Of Call-ID and both tags; nobody can aim at another's.
+    hash: KeyedHash,
+    since: HashMap<u64, (Instant, u64), KeyedHash>,
+    /// Dialogs in the order in which they were answered.
+    order: BTreeMap<u64, u64>,
+    answers: u64,
+    /// Dialogs that ended, while the other side's BYE may still come.
+    ended: VecDeque<(Instant, u64)>,
+}
+
+/// How a call ends.
+pub(super) enum End {
+    /// With its first BYE; since when it stood, where that is known.
+    First(Option<Instant>),
+    /// With one that crossed another on its way, or came again.
+    Again,
+}
 
 impl Answered {
     pub fn new(rng: &mut Rng) -> Self {
-        Answered(HashMap::with_hasher(KeyedHash::new(rng)))
-    }
-
-    pub fn begin(&mut self, now: Instant, call_id: &[u8]) {
-        if self.0.len() < limits::PROXY_CALLS {
-            self.0.entry(call_id.into()).or_insert(now);
+        let hash = KeyedHash::new(rng);
+        Answered {
+            since: HashMap::with_hasher(hash.clone()),
+            hash,
+            order: BTreeMap::new(),
+            answers: 0,
+            ended: VecDeque::new(),
         }
     }
 
-    pub fn end(&mut self, call_id: &[u8]) -> Option<Instant> {
-        self.0.remove(call_id)
+    /// The same for both sides, whoever is From.
+    fn key(&self, message: &Message<'_>) -> u64 {
+        let from = message.from_tag().unwrap_or_default();
+        let to = message.to_tag().unwrap_or_default();
+        self.hash.hash_one((message.call_id().unwrap_or_default(), from.min(to), from.max(to)))
+    }
+
+    /// `message`: the 2xx.
+    pub fn begin(&mut self, now: Instant, message: &Message<'_>) {
+        let key = self.key(message);
+        if self.since.contains_key(&key) {
+            return;
+        }
+        if self.since.len() >= limits::PROXY_CALLS
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.since.remove(&oldest);
+        }
+        self.answers += 1;
+        self.since.insert(key, (now, self.answers));
+        self.order.insert(self.answers, key);
+    }
+
+    /// `message`: a BYE.
+    pub fn end(&mut self, now: Instant, message: &Message<'_>) -> End {
+        let key = self.key(message);
+        // As long as a BYE is repeated.
+        let late = timing::T1 * 64;
+        while self.ended.front().is_some_and(|(at, _)| {
+            now.saturating_since(*at) > late || self.ended.len() >= limits::PROXY_CALLS
+        }) {
+            self.ended.pop_front();
+        }
+        if self.ended.iter().any(|(_, known)| *known == key) {
+            return End::Again;
+        }
+        self.ended.push_back((now, key));
+        let known = self.since.remove(&key);
+        if let Some((_, number)) = known {
+            self.order.remove(&number);
+        }
+        End::First(known.map(|(since, _)| since))
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.since.len()
     }
 }
 
@@ -159,8 +220,9 @@ impl Proxy {
 
     /// BYE: the media go at once, as in the seed; whatever is answered, this side has hung up.
     fn dialog_ends(&mut self, now: Instant, context: &Context, message: &Message<'_>, token: RouteToken) {
+        let End::First(since) = self.answered.end(now, message) else { return };
         let mut ended = event(Level::Info, "call-end", message, &context.flow);
-        if let Some(since) = self.answered.end(message.call_id().unwrap_or_default()) {
+        if let Some(since) = since {
             ended = ended.with("seconds", format!("{:.3}", now.saturating_since(since).as_secs_f64()));
         }
         self.outputs.push_back(Output::Event(ended));
@@ -328,6 +390,7 @@ impl Proxy {
             path: None,
             strip_path: false,
             contact: None,
+            max_breadth: None,
             body,
         };
         let data = self.write(&message, leaving);

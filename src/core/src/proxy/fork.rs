@@ -21,17 +21,23 @@ const TIMER_C: Duration = Duration::from_secs(185);
 impl Proxy {
     /// Begins with the destinations, all at once or one after the other.
     pub(super) fn start(&mut self, now: Instant, context: &mut Context, destinations: Vec<Destination>) {
+        // RFC 5393 §5.3.3: all that is open at a time shares the breadth that the request came with.
+        let breadth = usize::try_from(context.breadth).unwrap_or(usize::MAX);
         let at_once = match self.config.fork {
-            Fork::Parallel => destinations.len(),
-            Fork::Serial | Fork::None => 1,
+            Fork::Parallel => destinations.len().min(breadth),
+            Fork::Serial | Fork::None => breadth.min(1),
         };
+        if at_once == 0 && !destinations.is_empty() {
+            return self.answer(now, context, 440, None, &[]);
+        }
+        let share = context.breadth / u32::try_from(at_once.max(1)).unwrap_or(u32::MAX);
         let mut destinations = destinations.into_iter();
         let first: Vec<_> = destinations.by_ref().take(at_once).collect();
-        if self.config.fork == Fork::Serial {
+        if self.config.fork != Fork::None {
             context.later = destinations.collect();
         }
         let from = context.branches.len();
-        context.branches.extend(first.into_iter().map(Branch::new));
+        context.branches.extend(first.into_iter().map(|destination| Branch::new(destination, share)));
         for index in from..context.branches.len() {
             self.resolve(now, context, index);
         }
@@ -199,6 +205,8 @@ impl Proxy {
             path: if register && context.first_hop { self.path(context, &message) } else { None },
             strip_path: register && !self.path_is_believed(context, &message),
             contact: if context.alias && !register { nat::with_alias(&message, &context.flow) } else { None },
+            // Without the header the next one takes the same for granted as we did.
+            max_breadth: Some(branch.breadth).filter(|&breadth| breadth != context.breadth),
             body,
         };
         let via_branch = leaving.branch.clone();
@@ -287,7 +295,7 @@ impl Proxy {
         if !context.cancelled
             && let Some(next) = context.later.pop_front()
         {
-            context.branches.push(Branch::new(next));
+            context.branches.push(Branch::new(next, context.breadth));
             let index = context.branches.len() - 1;
             return self.resolve(now, context, index);
         }

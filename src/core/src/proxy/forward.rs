@@ -29,6 +29,8 @@ pub(super) struct Leaving<'a> {
     /// What is said of the way to a client by somebody who is not believed.
     pub strip_path: bool,
     pub contact: Option<Vec<u8>>,
+    /// RFC 5393 §5.3.3, where it is to be told.
+    pub max_breadth: Option<u32>,
     pub body: Option<Vec<u8>>,
 }
 
@@ -81,7 +83,7 @@ impl Proxy {
     }
 
     /// Our Via, by the listener that sends.
-    fn via(&self, target: &Target, branch: &str) -> String {
+    pub(super) fn via(&self, target: &Target, branch: &str) -> String {
         let listener = match target {
             Target::Flow(flow) => flow.listener,
             Target::Address { listener, .. } => *listener,
@@ -200,6 +202,9 @@ impl Proxy {
         }
         if leaving.strip_credentials {
             edit.remove(Name::ProxyAuthorization);
+        }
+        if let Some(breadth) = leaving.max_breadth {
+            edit.remove(Name::MaxBreadth).add("Max-Breadth", breadth.to_string());
         }
         if let Some(contact) = leaving.contact {
             edit.replace_contacts(contact);

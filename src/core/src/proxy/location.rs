@@ -67,6 +67,10 @@ impl Proxy {
             None => forward::next_hop(uri),
         };
         let Some(next) = next else { return self.answer(now, context, 416, None, &[]) };
+        let routes: Vec<&[u8]> = message.values(Name::Route).skip(context.own_routes).collect();
+        if self.loops(context, message, &[&[message.request_uri()][..], &routes].concat()) {
+            return self.answer(now, context, 482, None, &[]);
+        }
         let destination = Destination {
             uri: message.request_uri().to_vec(),
             routes: Vec::new(),
@@ -92,10 +96,7 @@ impl Proxy {
             return self.answer(now, context, 404, None, &[]);
         };
         let aor = Aor { domain: domain.to_ascii_lowercase(), ..aor };
-        let (_, mac) = self.config.keys.sign("loop", &[aor.user.as_bytes(), aor.domain.as_bytes()]);
-        context.looked_up = format!("-{}", URL_SAFE_NO_PAD.encode(&mac[..LOOP_MARK]));
-        let mark = context.looked_up.as_bytes();
-        if message.vias().flatten().any(|via| via.branch().is_some_and(|branch| branch.ends_with(mark))) {
+        if self.loops(context, message, &[aor.user.as_bytes(), aor.domain.as_bytes()]) {
             return self.answer(now, context, 482, None, &[]);
         }
         let query = store::Query::Bindings { aor, now };
@@ -103,6 +104,14 @@ impl Proxy {
         if context.asking.is_none() {
             self.answer(now, context, 503, Some("Too Many Questions"), &[("Retry-After", "5")]);
         }
+    }
+
+    /// Marks our branches with what decides where the request goes; whether it was here with the same before.
+    fn loops(&self, context: &mut Context, message: &Message<'_>, decisive: &[&[u8]]) -> bool {
+        let (_, mac) = self.config.keys.sign("loop", decisive);
+        context.looked_up = format!("-{}", URL_SAFE_NO_PAD.encode(&mac[..LOOP_MARK]));
+        let mark = context.looked_up.as_bytes();
+        message.vias().flatten().any(|via| via.branch().is_some_and(|branch| branch.ends_with(mark)))
     }
 
     pub(super) fn located(&mut self, now: Instant, context: &mut Context, reply: Option<Reply>) {

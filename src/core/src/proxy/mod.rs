@@ -17,6 +17,7 @@
 //! | `forward` | the message as it leaves |
 //! | `media` | the media decision and ng's words for it |
 //! | `response` | responses on their way back |
+//! | `orphan` | callees that answered when nobody is there for them any more |
 //!
 //! Not here: transactions (`transaction`), Contact bindings (`registrar`), presence, the WebSocket door (`gateway`).
 
@@ -29,6 +30,7 @@ mod forward;
 mod location;
 mod media;
 mod nat;
+mod orphan;
 mod response;
 mod token;
 
@@ -57,6 +59,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(4);
 const RELAY_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a relay that did not answer gets no new calls.
 const RELAY_PENALTY: Duration = Duration::from_secs(30);
+
+/// Max-Breadth of a request that came without (RFC 5393 §5.3.3).
+const MAX_BREADTH: u32 = 60;
 
 /// What a proxy waits for besides its transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,6 +170,8 @@ impl Proxy {
             own_routes: 0,
             dialog: None,
             looked_up: String::new(),
+            breadth: message.max_breadth().unwrap_or(MAX_BREADTH),
+            over: false,
             asking: None,
             sender: Peer {
                 browser: described.flatten().map_or_else(|| is_web_contact(message), |d| d.browser),
@@ -465,7 +472,15 @@ impl Proxy {
                     self.branch_lost(now, client, 503, "Destination Unreachable");
                 }
                 transaction::Event::ClientEnded(client) => {
-                    self.by_client.remove(&client);
+                    // The last answer that could still come for a request that is over.
+                    let over = self.by_client.remove(&client).map(|(id, _)| id).filter(|id| {
+                        self.contexts
+                            .get(id)
+                            .is_some_and(|context| context.over && !self.has_clients(context))
+                    });
+                    if let Some(id) = over {
+                        self.contexts.remove(&id);
+                    }
                 }
                 transaction::Event::Unacknowledged(_) => {}
                 transaction::Event::ServerEnded(server) => {
@@ -473,10 +488,19 @@ impl Proxy {
                         self.by_server.remove(&server).and_then(|id| self.contexts.remove(&id))
                     {
                         self.forget(&mut context);
+                        context.over = true;
+                        if self.has_clients(&context) {
+                            self.contexts.insert(context.id, context);
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Whether one of a request's branches may still be answered.
+    fn has_clients(&self, context: &Context) -> bool {
+        context.branches.iter().any(|branch| branch.client.is_some_and(|id| self.by_client.contains_key(&id)))
     }
 
     fn branch_lost(&mut self, now: Instant, client: ClientId, status: u16, reason: &'static str) {

@@ -35,6 +35,9 @@ impl Proxy {
         match &branch.outcome {
             // The callee repeats its 2xx until it is acknowledged, end to end.
             Some(Outcome::Response(200..=299, _)) if (200..300).contains(&status) => {}
+            Some(_) if context.method == Kind::Invite && (200..300).contains(&status) => {
+                return self.hang_up(now, context, index, &message);
+            }
             Some(_) => return,
             None => {}
         }
@@ -127,8 +130,8 @@ impl Proxy {
         }
     }
 
-    /// A response whose media cannot be had. The caller is told; a callee that has answered hears no ACK, and hangs up by
-    /// itself (RFC 3261 §13.3.1.4); one that rings is cancelled.
+    /// A response whose media cannot be had. The caller is told; a callee that has answered is hung up on, one that rings
+    /// is cancelled.
     fn spoilt(
         &mut self,
         now: Instant,
@@ -144,6 +147,9 @@ impl Proxy {
             self.layer.cancel(now, client);
         }
         self.branch_failed(now, context, index, Outcome::Local(status, reason));
+        if message.status() >= 200 && context.method == Kind::Invite {
+            self.hang_up(now, context, index, message);
+        }
     }
 
     /// Sends it on, or keeps it until all branches have ended.
@@ -190,8 +196,13 @@ impl Proxy {
     ) {
         let status = message.status();
         let first = !std::mem::replace(&mut context.finished, true);
-        self.layer.respond(now, context.server, status, data.clone());
+        let passed = self.layer.respond(now, context.server, status, data.clone());
         self.quiet(context, index);
+        if !passed && context.method == Kind::Invite {
+            // The caller had another final answer before.
+            context.branches[index].outcome = Some(Outcome::Local(487, "Too Late"));
+            return self.hang_up(now, context, index, message);
+        }
         context.branches[index].outcome = Some(Outcome::Response(status, data));
         context.later.clear();
         if !first {
@@ -199,7 +210,7 @@ impl Proxy {
         }
         self.cancel_others(now, context, index);
         if context.method == Kind::Invite && context.dialog.is_none() {
-            self.answered.begin(now, message.call_id().unwrap_or_default());
+            self.answered.begin(now, message);
             self.outputs.push_back(Output::Event(event(
                 Level::Info,
                 "call-answered",

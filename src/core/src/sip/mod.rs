@@ -502,6 +502,11 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// RFC 5393 §5.3; one that is no number does not count.
+    pub fn max_breadth(&self) -> Option<u32> {
+        self.header(Name::MaxBreadth).and_then(|value| lex::number(value, true))
+    }
+
     /// Seconds; too large a number is the largest, and what is no number is 3600 (§20.19 by way of §10.2.1.1).
     pub fn expires(&self) -> Option<u32> {
         self.header(Name::Expires).map(seconds)

@@ -13,6 +13,7 @@ pub enum Name {
     CallId,
     CSeq,
     MaxForwards,
+    MaxBreadth,
     Contact,
     Route,
     RecordRoute,
@@ -89,6 +90,7 @@ impl Name {
             Name::CallId => "Call-ID",
             Name::CSeq => "CSeq",
             Name::MaxForwards => "Max-Forwards",
+            Name::MaxBreadth => "Max-Breadth",
             Name::Contact => "Contact",
             Name::Route => "Route",
             Name::RecordRoute => "Record-Route",
@@ -202,7 +204,14 @@ impl Name {
             }
             9 => &[Name::Supported, Name::CallInfo, Name::Timestamp],
             10 => &[Name::AlertInfo, Name::ErrorInfo, Name::UserAgent, Name::FlowTimer],
-            11 => &[Name::MinExpires, Name::Unsupported, Name::InReplyTo, Name::RetryAfter, Name::ReferredBy],
+            11 => &[
+                Name::MinExpires,
+                Name::Unsupported,
+                Name::InReplyTo,
+                Name::RetryAfter,
+                Name::ReferredBy,
+                Name::MaxBreadth,
+            ],
             12 => &[
                 Name::MaxForwards,
                 Name::RecordRoute,
