@@ -1,5 +1,7 @@
-//! What the RFCs say of messages, as tables; and the seeds of fuzzing.
+//! What the RFCs say of messages, as tables; whole calls over a bad network; and the seeds of fuzzing.
 
 #[path = "../fuzz/replay.rs"]
 mod fuzz;
+#[path = "../sim/mod.rs"]
+mod sim;
 mod torture;
