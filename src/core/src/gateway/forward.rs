@@ -101,12 +101,15 @@ impl Gateway {
         let browser = self.browser_of(&token).ok_or(FLOW_FAILED)?;
         edit.remove_first_route();
         if records_route(message.method()) {
-            // Whoever begins a dialog here is who the browser's later requests go back to: the upstream, or one that shares
-            // its database. His Via holds the address that he goes by; the packet's need not be that one. The connection
-            // and the client name the browser as well as its address did.
-            let remote = self.sent_by(message).unwrap_or(flow.remote);
-            let token =
-                FlowToken { dialog: true, transport: flow.transport, remote, ..token }.mint(&self.keys);
+            let mut token = FlowToken { dialog: true, ..token };
+            if flow.remote.ip() != self.upstream.remote().ip() {
+                // Not the upstream, but a server that shares its database: the browser's later requests go back to it. Its
+                // Via holds the address that it goes by; the packet's need not be that one. The connection and the client
+                // name the browser as well as its own address did.
+                token.transport = flow.transport;
+                token.remote = self.sent_by(message).unwrap_or(flow.remote);
+            }
+            let token = token.mint(&self.keys);
             edit.prepend_record_route(format!("<{}>", self.uri(&token)));
         }
         Ok(browser)

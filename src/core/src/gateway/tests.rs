@@ -219,7 +219,7 @@ fn a_dialog_stays_with_the_server_that_began_it() {
     let called =
         edge.packet(other, &invite("SIP/2.0/TCP 192.0.2.6:5062", "z9hG4bKo1", &format!("Route: {path}\n")));
     let ours = header(&only(called, browser(1).remote), "Record-Route").unwrap();
-    let say = |method: &str, tag: &str, number: u8, next: &str| {
+    let say = |ours: &str, method: &str, tag: &str, number: u8, next: &str| {
         invite("SIP/2.0/WSS a.invalid", &format!("z9hG4bKo2{number}"), &format!("Route: {ours}, {next}\n"))
             .replace("INVITE", method)
             .replace("To: <sip:alice@example.com>", &format!("To: <sip:alice@example.com>{tag}"))
@@ -232,18 +232,20 @@ fn a_dialog_stays_with_the_server_that_began_it() {
         (2, "BYE", ";tag=t", "<sip:192.0.2.6:5062;lr>", "192.0.2.5:5060"),
         (3, "INVITE", "", theirs, "192.0.2.5:5060"),
     ] {
-        let sent = edge.packet(browser(1), &say(method, tag, number, next));
+        let sent = edge.packet(browser(1), &say(&ours, method, tag, number, next));
         let there = only(sent, address(to));
         assert!(there.starts_with(method) && header(&there, "Route").unwrap() == next, "{there}");
     }
+    // The upstream is reached as it was configured, whatever it calls itself.
+    let called =
+        edge.packet(upstream(), &invite("SIP/2.0/TCP 192.0.2.6", "z9hG4bKo5", &format!("Route: {path}\n")));
+    let ours = header(&only(called, browser(1).remote), "Record-Route").unwrap();
+    only(edge.packet(browser(1), &say(&ours, "BYE", ";tag=t", 6, theirs)), upstream().remote);
     // What the browser began itself is the upstream's, whatever its token's address is.
     let calling = invite("SIP/2.0/WSS a.invalid", "z9hG4bKo3", "").replace("<sip:bob@", "<sip:alice@");
     let ours = header(&only(edge.packet(browser(1), &calling), upstream().remote), "Record-Route").unwrap();
-    let near = format!("Route: {ours}, <sip:198.51.100.7;transport=tcp;lr>\n");
-    let within = invite("SIP/2.0/WSS a.invalid", "z9hG4bKo4", &near)
-        .replace("INVITE", "BYE")
-        .replace("To: <sip:alice@example.com>", "To: <sip:alice@example.com>;tag=t");
-    only(edge.packet(browser(1), &within), upstream().remote);
+    let near = "<sip:198.51.100.7;transport=tcp;lr>";
+    only(edge.packet(browser(1), &say(&ours, "BYE", ";tag=t", 7, near)), upstream().remote);
 }
 
 #[test]
