@@ -151,5 +151,7 @@ pub const TRACE_CALLS: usize = 262_144;
 pub const TRACE_KEPT_BYTES: usize = 134_217_728;
 /// Messages of one call that are held back; a registration that is refreshed for days has thousands.
 pub const TRACE_CALL_MESSAGES: usize = 10_000;
+/// Addresses of media that session descriptions named in one capture; beyond it the oldest is forgotten.
+pub const TRACE_DESCRIBED: usize = 65_536;
 /// Flows of RTP that are measured in one capture; further ones are passed over.
 pub const TRACE_RTP_FLOWS: usize = 4096;
