@@ -94,6 +94,7 @@ impl Anonymiser {
             Name::SipETag | Name::SipIfMatch | Name::Identity => self.token(Class::Secret, value),
             Name::CSeq
             | Name::MaxForwards
+            | Name::MaxBreadth
             | Name::ContentLength
             | Name::ContentType
             | Name::ContentEncoding
