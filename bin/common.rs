@@ -72,6 +72,43 @@ pub struct Tls {
     /// Make a certificate in the state directory, for a first try
     #[arg(long, conflicts_with = "tls_cert")]
     pub tls_self_signed: bool,
+    /// The oldest version of TLS that is spoken
+    #[arg(long, value_name = "VERSION", value_enum, default_value_t = TlsVersion::V12)]
+    pub tls_min: TlsVersion,
+    /// Authorities in PEM: of clients' certificates, and, where we connect by TLS, of servers' beside the system's
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Whether clients show a certificate
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = TlsVerify::None)]
+    pub tls_verify: TlsVerify,
+}
+
+/// Values of `--tls-min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TlsVersion {
+    #[value(name = "1.2")]
+    V12,
+    #[value(name = "1.3")]
+    V13,
+}
+
+/// Values of `--tls-verify`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TlsVerify {
+    /// They are not asked
+    None,
+    /// Who shows one has it verified
+    Optional,
+    /// Who shows none gets no connection
+    Required,
+}
+
+/// `--tls-insecure`, of servers that connect by TLS.
+#[derive(Args, Clone, Debug)]
+pub struct TlsOutward {
+    /// Where we connect by TLS, ask no server who it is; for a try
+    #[arg(long)]
+    pub tls_insecure: bool,
 }
 
 impl Tls {
@@ -84,9 +121,28 @@ impl Tls {
                 self.tls_key.len()
             )));
         }
+        let settings = |pairs| tls::Settings {
+            pairs,
+            only_13: self.tls_min == TlsVersion::V13,
+            ca: self.tls_ca.clone(),
+            verify: match self.tls_verify {
+                TlsVerify::None => tls::Verify::None,
+                TlsVerify::Optional => tls::Verify::Optional,
+                TlsVerify::Required => tls::Verify::Required,
+            },
+            insecure: false,
+        };
+        let encrypted = bound.iter().any(|b| matches!(b.listener.transport, Transport::Tls | Transport::Wss));
+        if !encrypted && (self.tls_self_signed || !self.tls_cert.is_empty()) {
+            // The seed's first trouble, the other way round.
+            tracing::warn!(
+                mend = "add --listen tls:ADDRESS:5061, or leave --tls-cert away",
+                "no-listener: --tls-cert is given, but nothing listens for TLS"
+            );
+        }
         if !self.tls_self_signed {
             let pairs = self.tls_cert.iter().cloned().zip(self.tls_key.iter().cloned()).collect();
-            return Ok(tls::Settings { pairs });
+            return Ok(settings(pairs));
         }
         let mut names = vec!["localhost".to_owned()];
         names.extend(domains.iter().cloned());
@@ -96,7 +152,7 @@ impl Tls {
         }
         names.sort();
         names.dedup();
-        Ok(tls::Settings { pairs: vec![tls::self_signed(names)?] })
+        Ok(settings(vec![tls::self_signed(names)?]))
     }
 }
 

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_presence_global_optspecs
-    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed events= hep= rate-limit= drain= log= v/verbose q/quiet auth= min-expires= max-expires= h/help
+    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= rate-limit= drain= log= v/verbose q/quiet tls-insecure auth= min-expires= max-expires= h/help
 end
 
 function __fish_sipbox_presence_needs_command
@@ -32,6 +32,12 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l secret-
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -46,7 +52,8 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l max-exp
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "serve" -d 'Serve (the same as without a word)'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "list" -d 'Print live subscriptions and publications, one JSON object a line'
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "publish" -d 'Say by hand that somebody is there, or is not; for its time, beside what his phones say'
@@ -60,6 +67,12 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -74,7 +87,8 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand list" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand list" -s h -l help -d 'Print help'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand publish" -l note -d 'Words that his watchers read' -r

@@ -6,6 +6,12 @@ complete -c sipbox-proxy -l secret-file -d 'Keys that sign tokens and nonces: on
 complete -c sipbox-proxy -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-proxy -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-proxy -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-proxy -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-proxy -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-proxy -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-proxy -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -31,4 +37,5 @@ complete -c sipbox-proxy -l ring-timeout -d 'How long a phone may ring' -r
 complete -c sipbox-proxy -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-proxy -s v -l verbose -d 'Log each decision'
 complete -c sipbox-proxy -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-proxy -s h -l help -d 'Print help'
+complete -c sipbox-proxy -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox-proxy -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_registrar_global_optspecs
-    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed events= hep= rate-limit= drain= log= v/verbose q/quiet workers= realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
+    string join \n listen= advertise= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= rate-limit= drain= log= v/verbose q/quiet workers= realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
 end
 
 function __fish_sipbox_registrar_needs_command
@@ -32,6 +32,12 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l secre
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -50,7 +56,7 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l max-c
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "serve" -d 'Serve (the same as without a word)'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "user" -d 'Users, and what their passwords are checked against'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -f -a "contacts" -d 'Print the live bindings, one JSON object a line'
@@ -64,6 +70,12 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -82,7 +94,7 @@ complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -s h -l help -d 'Print help'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "add" -d 'Add a user'
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand user; and not __fish_seen_subcommand_from add passwd del list help" -f -a "passwd" -d 'Change a user\'s password'

@@ -41,7 +41,7 @@ _sipbox__wsgw() {
 
     case "${cmd}" in
         sipbox__wsgw)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help serve probe help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --drain --log --verbose --quiet --help serve probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -97,6 +97,18 @@ _sipbox__wsgw() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -217,7 +229,7 @@ _sipbox__wsgw() {
             return 0
             ;;
         sipbox__subcmd__wsgw__subcmd__serve)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,6 +285,18 @@ _sipbox__wsgw() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)

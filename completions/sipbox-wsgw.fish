@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_wsgw_global_optspecs
-    string join \n listen= advertise= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed events= hep= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_wsgw_needs_command
@@ -37,6 +37,12 @@ complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l domain -d 'A do
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
@@ -46,7 +52,7 @@ journal\t''"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -s h -l help -d 'Print help'
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -f -a "serve" -d 'Serve browsers; the same as without a word'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -f -a "probe" -d 'Be a browser: register over WebSocket, call or answer, and tell what was heard'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -63,6 +69,12 @@ complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l domain
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
@@ -72,7 +84,7 @@ journal\t''"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -s h -l help -d 'Print help'
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand probe" -l user -d 'Who to register as: USER@DOMAIN' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand probe" -l call -d 'Call USER@DOMAIN, or a SIP URI' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand probe" -l seconds -d 'How long to talk' -r

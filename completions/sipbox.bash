@@ -187,7 +187,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help serve list publish watch"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --tls-insecure --auth --min-expires --max-expires --help serve list publish watch"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -223,6 +223,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -309,7 +321,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --auth --min-expires --max-expires --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --tls-insecure --auth --min-expires --max-expires --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -345,6 +357,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -417,7 +441,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --workers --tls-insecure --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,6 +477,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -523,7 +559,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help serve user contacts expire"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -559,6 +595,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -653,7 +701,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__registrar__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --workers --realm --auth --min-expires --max-expires --default-expires --max-contacts --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -689,6 +737,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -989,7 +1049,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__sdp__subcmd__rewrite)
-            opts="-o -h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --check --allow --pair --diff --anonymise --strict --output --help"
+            opts="-h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1059,26 +1119,6 @@ _sipbox() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --allow)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --pair)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --diff)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --output)
-                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
-                    return 0
-                    ;;
-                -o)
-                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1141,7 +1181,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__wsgw)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help serve probe"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --drain --log --verbose --quiet --help serve probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1197,6 +1237,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)
@@ -1261,7 +1313,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__wsgw__subcmd__serve)
-            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --events --hep --drain --log --verbose --quiet --help"
+            opts="-v -q -h --listen --advertise --upstream --sip-listen --origin --ping --max-connections --max-message --web-root --domain --secret-file --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1317,6 +1369,18 @@ _sipbox() {
                     ;;
                 --tls-key)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-min)
+                    COMPREPLY=($(compgen -W "1.2 1.3" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "none optional required" -- "${cur}"))
                     return 0
                     ;;
                 --events)

@@ -44,6 +44,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -62,7 +68,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "serve" -d 'Serve (the same as without a word)'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "user" -d 'Users, and what their passwords are checked against'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "contacts" -d 'Print the live bindings, one JSON object a line'
@@ -75,6 +81,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -93,7 +105,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "add" -d 'Add a user'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from user" -f -a "passwd" -d 'Change a user\'s password'
@@ -111,6 +123,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l secret-file -d '
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -136,7 +154,8 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l ring-timeout -d 
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
@@ -150,6 +169,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l drain -d 'How long what is under way may last after SIGTERM' -r
@@ -159,7 +184,7 @@ journal\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -f -a "serve" -d 'Serve browsers; the same as without a word'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -f -a "probe" -d 'Be a browser: register over WebSocket, call or answer, and tell what was heard'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
@@ -175,6 +200,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subc
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l secret-file -d 'Keys that sign tokens and nonces: one a line, the first signs, all verify; made if missing [default: secrets in the state directory]' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
@@ -184,7 +215,7 @@ journal\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l user -d 'Who to register as: USER@DOMAIN' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l call -d 'Call USER@DOMAIN, or a SIP URI' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -l seconds -d 'How long to talk' -r
@@ -203,6 +234,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_s
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -217,7 +254,8 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_s
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "serve" -d 'Serve (the same as without a word)'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "list" -d 'Print live subscriptions and publications, one JSON object a line'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "publish" -d 'Say by hand that somebody is there, or is not; for its time, beside what his phones say'
@@ -230,6 +268,12 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-cert -d 'Certificate chain in PEM; repeated for several names, each with its --tls-key in the same order' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-key -d 'Private key in PEM' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-min -d 'The oldest version of TLS that is spoken' -r -f -a "1.2\t''
+1.3\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-ca -d 'Authorities in PEM: of clients\' certificates, and, where we connect by TLS, of servers\' beside the system\'s' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-verify -d 'Whether clients show a certificate' -r -f -a "none\t'They are not asked'
+optional\t'Who shows one has it verified'
+required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
@@ -244,7 +288,8 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-self-signed -d 'Make a certificate in the state directory, for a first try'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Log each decision'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Log what somebody should look at; twice: only what ends the command'
-complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l tls-insecure -d 'Where we connect by TLS, ask no server who it is; for a try'
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from list" -l db -d 'sqlite:PATH, made if missing, or mysql://USER:PASSWORD@HOST:PORT/DATABASE, with ?ssl-ca=PATH for TLS or ?socket=PATH; better in the environment than on the command line, where everybody sees the password [default: sipbox.db in the state directory]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from publish" -l note -d 'Words that his watchers read' -r
@@ -324,16 +369,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ufrag -d '
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pwd -d 'The ICE password that is put in [default: random]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l foundation -d 'The foundation of the ICE candidates that are put in [default: random]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l seed -d 'Makes all that is random the same in each run' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l allow -d 'With --check: pass over this kind of finding, by the name in its brackets' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pair -d 'Say what an offer and its answer negotiated, and what breaks the rules' -r -F
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l diff -d 'Say what differs in meaning between two, whatever the order of their lines and what is drawn anew' -r -F
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s o -l output -d 'sdp or json: the SDP alone in that form, and without a flag that says how to rewrite it, as it is; text or json: how findings are written' -r -f -a "text\t'For people'
-json\t''
-sdp\t''"
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l check -d 'Say what is wrong, a line a finding, and rewrite nothing; --to and --answers tell what to judge it as'
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l anonymise -d 'Put other names, addresses, keys and tags in, the same for the same, and rewrite nothing'
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l strict -d 'Stop at the first that is bad; else it is told, and the rest goes on'
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s w -l write -d 'Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s o -l output -d 'What is written [default: list on a terminal, else json]' -r -f -a "list\t'A line a call, for people'

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common::{self, Workers};
+use crate::common::{self, TlsOutward, Workers};
 use crate::exit::Failure;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use sipbox_core::cidr::Cidr;
@@ -21,6 +21,8 @@ struct Flags {
     server: Server,
     #[command(flatten)]
     workers: Workers,
+    #[command(flatten)]
+    outward: TlsOutward,
     /// Where REGISTER goes
     #[arg(long, value_name = "URI")]
     registrar: Option<String>,
@@ -109,7 +111,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         epoch: given.rng.u32(),
     };
     let make = |worker, rng| Proxy::new(Config { worker, ..config.clone() }, rng);
-    started.run_each(&flags.workers, make, relays)
+    started.outward(&flags.outward).run_each(&flags.workers, make, relays)
 }
 
 /// `udp:HOST:PORT`, as rtpengine's control URIs; behind `#` its name in events, else that is the address.

@@ -6,7 +6,8 @@
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 
 use crate::common::{
-    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, RateLimited, Secrets, Tls, Workers,
+    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, RateLimited, Secrets, Tls, TlsOutward,
+    Workers,
 };
 use crate::exit::{Code, Failure};
 use clap::{Args, ValueEnum};
@@ -109,6 +110,12 @@ impl Server {
 }
 
 impl Started {
+    /// `--tls-insecure`, of a server that connects to others.
+    pub fn outward(mut self, flags: &TlsOutward) -> Self {
+        self.options.tls.insecure = flags.tls_insecure;
+        self
+    }
+
     /// Until it is stopped. `relays`: addresses of ng relays by index.
     pub fn run(self, machine: impl Machine, relays: Vec<SocketAddr>) -> Result<(), Failure> {
         let services = Services { store: Some(Box::new(self.database)), relays };

@@ -6,7 +6,7 @@ use crate::common::{Domains, Drain, EventsTo, HepTo, Listen, Log, Secrets, Tls, 
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sipbox_core::auth::Keys;
-use sipbox_core::flow::{ListenerId, Target, Transport};
+use sipbox_core::flow::{ListenerId, ServerKey, Target, Transport};
 use sipbox_core::gateway::{Config, Gateway};
 use sipbox_core::limits;
 use sipbox_io::clock::Clock;
@@ -125,7 +125,7 @@ impl Serve {
         let gateway = Gateway::new(Config {
             listeners: listen::listeners(&bound),
             sip,
-            upstream: Target::Address { listener: sip, transport, remote },
+            upstream: Target::Address { listener: sip, transport, remote, server: ServerKey::ADDRESS },
             keys,
             epoch,
             rng,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use sipbox_core::client::watch::{Config, News, Watcher};
-use sipbox_core::flow::{Flow, ListenerId, Target, Transport};
+use sipbox_core::flow::{Flow, ListenerId, ServerKey, Target, Transport};
 use sipbox_core::limits;
 use sipbox_core::presence::document;
 use sipbox_core::sip::Uri;
@@ -138,7 +138,7 @@ async fn watch(
         (signal(SignalKind::terminate()).map_err(system)?, signal(SignalKind::interrupt()).map_err(system)?);
     let listener = ListenerId(0);
     let flow = Flow { transport: Transport::Udp, listener, remote, connection: None };
-    let target = Target::Address { listener, transport: Transport::Udp, remote };
+    let target = Target::Address { listener, transport: Transport::Udp, remote, server: ServerKey::ADDRESS };
     let clock = Clock::start();
     let mut watcher = Watcher::new(config(local, target), clock.now(), entropy::rng().map_err(system)?);
     let mut out = Output::new();

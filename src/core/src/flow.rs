@@ -3,6 +3,7 @@
 //! RFC 3261 §18 and RFC 5626 §3 (a flow is a transport-layer association between two sockets: a connection,
 //! or the pair of addresses of a UDP exchange).
 
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -137,7 +138,25 @@ pub enum Target {
     Flow(Flow),
     /// To this address: a connection to it that is open is used, else one is opened.
     /// `listener` picks the socket (UDP) or the local address (connections); it has the same transport.
-    Address { listener: ListenerId, transport: Transport, remote: SocketAddr },
+    /// `server` is who a TLS connection has to prove to be.
+    Address { listener: ListenerId, transport: Transport, remote: SocketAddr, server: ServerKey },
+}
+
+/// The name that a TLS server's certificate must be for (RFC 5922 §7: the domain that was to be reached): a digest of it,
+/// so that a target stays a few bytes. Whoever resolves names knows what it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerKey(pub u64);
+
+impl ServerKey {
+    /// No name: the address itself.
+    pub const ADDRESS: ServerKey = ServerKey(0);
+
+    /// 64 bits of a digest: nobody finds a second name for another one's.
+    pub fn of(name: &str) -> Self {
+        let digest = Sha256::digest(name.trim_end_matches('.').to_ascii_lowercase());
+        let key = digest.iter().take(8).fold(0, |value, &byte| value << 8 | u64::from(byte));
+        ServerKey(key.max(1))
+    }
 }
 
 impl Target {

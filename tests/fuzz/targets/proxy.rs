@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use sipbox_core::auth::Keys;
-use sipbox_core::flow::{Flow, Listener, ListenerId, Target, Transport};
+use sipbox_core::flow::{Flow, Listener, ListenerId, ServerKey, Target, Transport};
 use sipbox_core::limits;
 use sipbox_core::machine::{Input, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::ng;
@@ -133,8 +133,12 @@ impl World {
             b't' => self.pass(Duration::from_millis(100) * digit(rest, 0) as u32),
             b'x' => {
                 if let Some((remote, data)) = self.sent.last().cloned() {
-                    let target =
-                        Target::Address { listener: ListenerId(0), transport: Transport::Udp, remote };
+                    let target = Target::Address {
+                        listener: ListenerId(0),
+                        transport: Transport::Udp,
+                        remote,
+                        server: ServerKey::ADDRESS,
+                    };
                     self.input(Input::SendFailed { target, data });
                 }
             }

@@ -8,7 +8,7 @@
 use super::{Gateway, Refusal};
 use crate::auth::FlowToken;
 use crate::auth::flow_token::client_hash;
-use crate::flow::{Flow, Listener, Target, Transport};
+use crate::flow::{Flow, Listener, ServerKey, Target, Transport};
 use crate::sip::edit::Edit;
 use crate::sip::uri::host_ip;
 use crate::sip::{Message, Method, Name, NameAddr};
@@ -82,7 +82,12 @@ impl Gateway {
         let transport = route.uri.transport().unwrap_or(Transport::Udp);
         let remote = SocketAddr::new(route.uri.ip()?, route.uri.port.unwrap_or(transport.default_port()));
         let ours = transport == self.sip.transport && remote.is_ipv6() == self.sip.local.is_ipv6();
-        ours.then_some(Target::Address { listener: self.sip.id, transport, remote })
+        ours.then_some(Target::Address {
+            listener: self.sip.id,
+            transport,
+            remote,
+            server: ServerKey::ADDRESS,
+        })
     }
 
     /// What the upstream sends: to the connection that the topmost Route's token names.

@@ -46,6 +46,7 @@ fn edge() -> Edge {
             listener: ListenerId(1),
             transport: Transport::Tcp,
             remote: upstream().remote,
+            server: crate::flow::ServerKey::ADDRESS,
         },
         keys: Keys::new(&["a key for the gateway's tests"]).unwrap(),
         epoch: 7,

@@ -5,7 +5,7 @@
 
 use super::config::Config;
 use super::request;
-use crate::flow::{Flow, Listener, Target, Transport};
+use crate::flow::{Flow, Listener, ServerKey, Target, Transport};
 use crate::sip::{List, NameAddr, Scheme, Uri, build};
 use crate::store::presence::Subscription;
 use crate::time::Instant;
@@ -108,7 +108,10 @@ pub(super) fn address(config: &Config, row: &Subscription, transport: Transport,
     let own = |listener: &&Listener| format!("{}:{}", listener.transport, listener.local) == row.socket;
     let mut fitting = config.listeners.iter().filter(fits);
     match config.listeners.iter().filter(fits).find(own).or_else(|| fitting.next()) {
-        Some(listener) => Hop::Target(Target::Address { listener: listener.id, transport, remote }),
+        Some(listener) => {
+            let server = ServerKey::ADDRESS;
+            Hop::Target(Target::Address { listener: listener.id, transport, remote, server })
+        }
         None => Hop::Nowhere("there is no --listen of its transport"),
     }
 }

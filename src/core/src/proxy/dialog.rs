@@ -9,7 +9,7 @@ use super::media::{self, Half, Key, Peer, Verdict};
 use super::token::{Hop, RouteToken, Toward};
 use super::{Proxy, event, forward, has_sdp, lossy, nat};
 use crate::cidr::Cidr;
-use crate::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
+use crate::flow::{ConnectionId, Flow, ListenerId, ServerKey, Target, Transport};
 use crate::limits;
 use crate::machine::{Level, Output, Question, Reply};
 use crate::rng::{KeyedHash, Rng};
@@ -314,7 +314,12 @@ impl Proxy {
         }
         let listener = self.config.listeners.iter().find(|listener| listener.id == ListenerId(hop.listener));
         let transport = listener.map_or(Transport::Udp, |listener| listener.transport);
-        Target::Address { listener: ListenerId(hop.listener), transport, remote: hop.remote }
+        Target::Address {
+            listener: ListenerId(hop.listener),
+            transport,
+            remote: hop.remote,
+            server: ServerKey::ADDRESS,
+        }
     }
 
     /// An ACK that no transaction absorbed: to a 2xx, so it goes end to end. It is never answered.

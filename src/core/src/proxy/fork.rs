@@ -8,8 +8,8 @@ use super::config::Fork;
 use super::context::{Branch, Context, Destination, Kind, NextHop, Outcome, Waiting};
 use super::media::{self, Half, Key, Verdict};
 use super::{Proxy, Timer, event, forward, lossy, nat};
-use crate::flow::Target;
-use crate::machine::{Level, Output, Question};
+use crate::flow::{ServerKey, Target, Transport};
+use crate::machine::{Event, Level, Output, Question};
 use crate::sip::{Message, Name};
 use crate::time::Instant;
 use std::net::SocketAddr;
@@ -51,7 +51,10 @@ impl Proxy {
                 if crate::sip::uri::host_ip(&host).is_some() {
                     return match self.literal_target(&host, port, transport) {
                         Some(target) => self.targeted(now, context, index, target),
-                        None => self.fail(now, context, index, 503, "No Socket For This Transport"),
+                        None => {
+                            self.tell_no_listener(transport, &host);
+                            self.fail(now, context, index, 503, "No Socket For This Transport");
+                        }
                     };
                 }
                 let waiting = Waiting::Resolve(context.id, index);
@@ -72,12 +75,27 @@ impl Proxy {
     ) {
         let Some(branch) = context.branches.get_mut(index) else { return };
         branch.asking = None;
-        let NextHop::Host { transport, .. } = branch.destination.next else { return };
-        let target = found.iter().find_map(|remote| self.address_target(*remote, transport));
+        let NextHop::Host { transport, ref host, .. } = branch.destination.next else { return };
+        let server = ServerKey::of(host);
+        let target = found.iter().find_map(|remote| self.address_target(*remote, transport, server));
         match target {
             Some(target) => self.targeted(now, context, index, target),
-            None => self.fail(now, context, index, 503, "Host Not Found"),
+            None if found.is_empty() => self.fail(now, context, index, 503, "Host Not Found"),
+            None => {
+                let host = host.clone();
+                self.tell_no_listener(transport, &host);
+                self.fail(now, context, index, 503, "No Socket For This Transport");
+            }
         }
+    }
+
+    /// The seed's first trouble: what is to be reached by a transport that we do not listen on cannot be.
+    fn tell_no_listener(&mut self, transport: Transport, host: &str) {
+        let event = Event::new(Level::Warn, "no-listener")
+            .with("peer", format!("{transport}:{host}"))
+            .with("reason", format!("there is no --listen {transport}: with an address of the same kind"))
+            .with("mend", format!("add --listen {transport}:ADDRESS, or have that host reached otherwise"));
+        self.outputs.push_back(Output::Event(event));
     }
 
     /// It is known where it goes; now its media.

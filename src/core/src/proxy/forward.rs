@@ -7,7 +7,7 @@ use super::context::{Context, Destination, NextHop};
 use super::token::{Hop, RouteToken};
 use super::{Proxy, nat};
 use crate::cidr::Cidr;
-use crate::flow::{Flow, Listener, ListenerId, Target, Transport};
+use crate::flow::{Flow, Listener, ListenerId, ServerKey, Target, Transport};
 use crate::sip::edit::Edit;
 use crate::sip::{Message, Name, Scheme, Uri};
 use bytes::Bytes;
@@ -61,15 +61,21 @@ impl Proxy {
             .find(|listener| listener.transport == transport && listener.local.is_ipv6() == v6)
     }
 
-    pub(super) fn address_target(&self, remote: SocketAddr, transport: Transport) -> Option<Target> {
+    /// `server` is who has to be there, where TLS asks.
+    pub(super) fn address_target(
+        &self,
+        remote: SocketAddr,
+        transport: Transport,
+        server: ServerKey,
+    ) -> Option<Target> {
         let listener = self.listener_for(transport, remote.is_ipv6())?;
-        Some(Target::Address { listener: listener.id, transport, remote })
+        Some(Target::Address { listener: listener.id, transport, remote, server })
     }
 
     /// The target of a host that is an address by itself.
     pub(super) fn literal_target(&self, host: &str, port: u16, transport: Transport) -> Option<Target> {
         let ip = crate::sip::uri::host_ip(host)?;
-        self.address_target(SocketAddr::new(ip, port), transport)
+        self.address_target(SocketAddr::new(ip, port), transport, ServerKey::ADDRESS)
     }
 
     /// The real address of a request's sender: what an edge of ours says of it, else the packet's.
@@ -91,7 +97,10 @@ impl Proxy {
         let transport = target.transport().via();
         match self.listener(listener) {
             Some(own) => {
-                format!("SIP/2.0/{transport} {}:{};branch={branch}", own.advertised_host, own.advertised_port)
+                // RFC 5923: by this connection we are reached too.
+                let alias = if own.transport == Transport::Tls { ";alias" } else { "" };
+                let Listener { advertised_host, advertised_port, .. } = own;
+                format!("SIP/2.0/{transport} {advertised_host}:{advertised_port}{alias};branch={branch}")
             }
             None => format!("SIP/2.0/{transport} invalid.invalid;branch={branch}"),
         }

@@ -2,10 +2,13 @@
 //!
 //! Each handshake is a task of its own with a time limit, so that a silent peer holds up nobody.
 
-use super::connections::{Arrival, Arrivals, Ids, Places};
+use super::connections::{self, Arrival, Arrivals, Ids, Places};
 use super::{HANDSHAKE, WebSocketOptions, stream, websocket};
-use rustls::ServerConfig;
+use crate::tls;
+use rustls::pki_types::CertificateDer;
 use sipbox_core::flow::{ListenerId, Transport};
+use sipbox_core::machine::{Event, Level};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The certificates in use, for all workers; replaced on SIGHUP, for connections that come after it.
-pub(super) type Certificates = Arc<Mutex<Option<Arc<ServerConfig>>>>;
+pub(super) type Certificates = Arc<Mutex<Option<tls::Configured>>>;
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -69,14 +72,28 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     match transport {
         Transport::Udp | Transport::Tcp | Transport::Ws => {
-            dispatch(stream, transport, listener, remote, door).await;
+            dispatch(stream, transport, listener, remote, None, door).await;
         }
         Transport::Tls | Transport::Wss => {
             let config = door.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let Some(config) = config else { return };
-            let refused = match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await {
-                Ok(Ok(stream)) => return dispatch(stream, transport, listener, remote, door).await,
-                Ok(Err(error)) => format!("TLS: {error}"),
+            let refused = match timeout(HANDSHAKE, TlsAcceptor::from(config.server).accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let shown = shown.map(|certificate| Box::new(certificate.clone().into_owned()));
+                    return dispatch(stream, transport, listener, remote, shown, door).await;
+                }
+                // A port scan, or a health check: nothing was said.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => "TLS: closed".to_owned(),
+                Ok(Err(error)) => {
+                    let (name, mend) = tls::mend(&error, false);
+                    let event = Event::new(Level::Warn, name)
+                        .with("peer", format!("{transport}:{remote}"))
+                        .with("reason", error)
+                        .with("mend", mend);
+                    let _ = door.arrivals.send(Arrival::NotSecured(Box::new(event))).await;
+                    return;
+                }
                 Err(_) => "TLS: no handshake in time".to_owned(),
             };
             let _ = door.arrivals.send(Arrival::Refused { transport, remote, reason: refused }).await;
@@ -89,6 +106,7 @@ async fn dispatch<S: AsyncRead + AsyncWrite + Unpin>(
     transport: Transport,
     listener: ListenerId,
     remote: SocketAddr,
+    certificate: Option<Box<CertificateDer<'static>>>,
     door: Door,
 ) {
     match transport {
@@ -97,7 +115,8 @@ async fn dispatch<S: AsyncRead + AsyncWrite + Unpin>(
             websocket::serve(stream, transport, listener, remote, ids, websocket, arrivals).await;
         }
         Transport::Udp | Transport::Tcp | Transport::Tls => {
-            stream::accepted(stream, transport, listener, remote, door.ids, door.arrivals).await;
+            let flow = connections::flow(transport, listener, remote, door.ids.next());
+            stream::accepted(stream, flow, certificate, door.arrivals).await;
         }
     }
 }

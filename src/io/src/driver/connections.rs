@@ -5,9 +5,13 @@
 //! channels, so that a slow machine stops reading and a slow reader loses its connection.
 
 use super::keepalive::is_line_breaks;
+use crate::tls::is_for;
 use bytes::Bytes;
-use sipbox_core::flow::{ConnectionId, Flow, ListenerId, Target, Transport};
+use rustls::pki_types::CertificateDer;
+use sipbox_core::flow::{ConnectionId, Flow, ListenerId, ServerKey, Target, Transport};
 use sipbox_core::limits::{CONNECTIONS_PER_ADDRESS, QUEUED_BYTES, QUEUED_MESSAGES};
+use sipbox_core::machine::Event;
+use sipbox_core::sip::Message;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +25,8 @@ pub(super) enum Arrival {
     Opened {
         flow: Flow,
         queue: Queue,
+        /// What the peer proved to have by TLS.
+        certificate: Option<Box<CertificateDer<'static>>>,
     },
     /// A connection that we opened is there.
     Established {
@@ -38,6 +44,8 @@ pub(super) enum Arrival {
         reason: String,
         unsent: Vec<(Target, Bytes)>,
     },
+    /// A TLS handshake that failed, with the event that tells of it; one that we began is also `Closed`.
+    NotSecured(Box<Event>),
     /// A peer that got no connection.
     Refused {
         transport: Transport,
@@ -101,18 +109,28 @@ impl Outbox {
     }
 }
 
+/// Who is reached by a connection: the address, and who he proved to be.
+type Peer = (Transport, SocketAddr, ServerKey);
+
 /// One connection as the driver knows it.
 struct Connection {
     flow: Flow,
     queue: Queue,
+    /// Whoever is reached by it: where it came from or went to, and what its peer says of itself, believed by its
+    /// certificate (RFC 5923).
+    peers: Vec<Peer>,
+    certificate: Option<Box<CertificateDer<'static>>>,
 }
+
+/// Names that one peer may prove a connection to be good for.
+const ALIASES: usize = 8;
 
 /// All of them.
 pub(super) struct Connections {
     by_id: HashMap<ConnectionId, Connection>,
-    by_remote: HashMap<(Transport, SocketAddr), ConnectionId>,
+    by_remote: HashMap<Peer, ConnectionId>,
     /// Those of other workers, by the peer.
-    elsewhere: HashMap<(Transport, SocketAddr), ConnectionId>,
+    elsewhere: HashMap<Peer, ConnectionId>,
     worker: u64,
     workers: u64,
     pub ids: Ids,
@@ -145,12 +163,12 @@ impl Connections {
     /// One of another worker.
     pub fn insert_elsewhere(&mut self, flow: &Flow) {
         if let Some(id) = flow.connection {
-            self.elsewhere.insert((flow.transport, flow.remote), id);
+            self.elsewhere.insert(peer(flow), id);
         }
     }
 
     pub fn remove_elsewhere(&mut self, flow: &Flow) {
-        let key = (flow.transport, flow.remote);
+        let key = peer(flow);
         if self.elsewhere.get(&key).copied() == flow.connection {
             self.elsewhere.remove(&key);
         }
@@ -163,8 +181,8 @@ impl Connections {
         }
         let id = match target {
             Target::Flow(flow) => flow.connection?,
-            Target::Address { transport, remote, .. } => {
-                let key = (*transport, *remote);
+            Target::Address { transport, remote, server, .. } => {
+                let key = (*transport, *remote, *server);
                 if self.by_remote.contains_key(&key) {
                     return None;
                 }
@@ -175,21 +193,69 @@ impl Connections {
         (owner != self.worker).then_some(owner as u8)
     }
 
-    /// One that was accepted, or one that we are opening: what is sent meanwhile waits.
-    pub fn insert(&mut self, flow: Flow, queue: Queue) {
+    /// One that was accepted, with what its peer proved to have.
+    pub fn accepted(&mut self, flow: Flow, queue: Queue, certificate: Option<Box<CertificateDer<'static>>>) {
+        self.insert(flow, queue, vec![peer(&flow)], certificate);
+    }
+
+    /// One that we are opening to `server`: what is sent meanwhile waits.
+    pub fn opening(&mut self, flow: Flow, queue: Queue, server: ServerKey) {
+        // Whoever wants nothing but that address is served by whoever proved more.
+        let mut peers = vec![peer(&flow), (flow.transport, flow.remote, server)];
+        peers.dedup();
+        self.insert(flow, queue, peers, None);
+    }
+
+    fn insert(
+        &mut self,
+        flow: Flow,
+        queue: Queue,
+        peers: Vec<Peer>,
+        certificate: Option<Box<CertificateDer<'static>>>,
+    ) {
         if let Some(id) = flow.connection {
-            self.by_id.insert(id, Connection { flow, queue });
-            self.by_remote.insert((flow.transport, flow.remote), id);
+            self.by_remote.extend(peers.iter().map(|peer| (*peer, id)));
+            self.by_id.insert(id, Connection { flow, queue, peers, certificate });
+        }
+    }
+
+    /// A message came by it.
+    pub fn heard(&mut self, flow: &Flow, data: &[u8]) {
+        let proved = |id| self.by_id.get(&id).is_some_and(|connection| connection.certificate.is_some());
+        if flow.transport != Transport::Tls || !flow.connection.is_some_and(proved) {
+            return;
+        }
+        if let Ok(message) = Message::parse(data)
+            && message.is_request()
+            && let Ok(via) = message.top_via()
+            && via.params.has("alias")
+        {
+            self.alias(flow, via.host, via.port.unwrap_or(flow.transport.default_port()));
+        }
+    }
+
+    /// RFC 5923 §8.2: the peer says that this connection reaches it as `host`:`port` too. It is believed where its
+    /// certificate is for that host; over plain TCP it never is, since anybody could say so.
+    fn alias(&mut self, flow: &Flow, host: &str, port: u16) {
+        let Some(id) = flow.connection else { return };
+        let Some(connection) = self.by_id.get_mut(&id) else { return };
+        let Some(certificate) = &connection.certificate else { return };
+        let peer = (flow.transport, SocketAddr::new(flow.remote.ip(), port), ServerKey::of(host));
+        if connection.peers.len() < ALIASES && !connection.peers.contains(&peer) && is_for(certificate, host)
+        {
+            connection.peers.push(peer);
+            self.by_remote.insert(peer, id);
         }
     }
 
     /// Forgets it, which ends its task after what is queued.
     pub fn remove(&mut self, flow: &Flow) {
         let Some(connection) = flow.connection.and_then(|id| self.by_id.remove(&id)) else { return };
-        let key = (connection.flow.transport, connection.flow.remote);
-        // A younger connection to the same peer keeps its entry.
-        if self.by_remote.get(&key).copied() == flow.connection {
-            self.by_remote.remove(&key);
+        for peer in connection.peers {
+            // A younger connection to the same peer keeps its entry.
+            if self.by_remote.get(&peer).copied() == flow.connection {
+                self.by_remote.remove(&peer);
+            }
         }
     }
 
@@ -197,7 +263,9 @@ impl Connections {
     pub fn send(&mut self, target: Target, data: Bytes) -> Result<(), NotSent> {
         let id = match target {
             Target::Flow(flow) => flow.connection,
-            Target::Address { transport, remote, .. } => self.by_remote.get(&(transport, remote)).copied(),
+            Target::Address { transport, remote, server, .. } => {
+                self.by_remote.get(&(transport, remote, server)).copied()
+            }
         };
         let Some(connection) = id.and_then(|id| self.by_id.get(&id)) else {
             return Err(NotSent::Gone(target, data));
@@ -287,6 +355,11 @@ impl Drop for Place {
     }
 }
 
+/// Whom an accepted connection reaches, if it says nothing of itself.
+const fn peer(flow: &Flow) -> Peer {
+    (flow.transport, flow.remote, ServerKey::ADDRESS)
+}
+
 /// The flow of a new connection.
 pub(super) fn flow(transport: Transport, listener: ListenerId, remote: SocketAddr, id: ConnectionId) -> Flow {
     Flow { transport, listener, remote, connection: Some(id) }
@@ -311,6 +384,7 @@ mod tests {
             listener: ListenerId(0),
             transport: Transport::Tcp,
             remote: remote.parse().unwrap(),
+            server: ServerKey::ADDRESS,
         }
     }
 
@@ -319,8 +393,8 @@ mod tests {
         let mut connections = Connections::new(Places::new(10), 0, 1);
         let (old, mut old_box) = queue();
         let (young, mut young_box) = queue();
-        connections.insert(flow_of(1, "192.0.2.1:5060"), old);
-        connections.insert(flow_of(2, "192.0.2.1:5060"), young);
+        connections.accepted(flow_of(1, "192.0.2.1:5060"), old, None);
+        connections.accepted(flow_of(2, "192.0.2.1:5060"), young, None);
         assert!(connections.send(address("192.0.2.1:5060"), Bytes::from_static(b"a")).is_ok());
         assert!(young_box.messages.try_recv().is_ok() && old_box.messages.try_recv().is_err());
         connections.remove(&flow_of(1, "192.0.2.1:5060"));
@@ -341,7 +415,7 @@ mod tests {
         assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), Some(0));
         // An own one is nearer.
         let (own, _outbox) = queue();
-        connections.insert(flow_of(4, "192.0.2.1:5060"), own);
+        connections.accepted(flow_of(4, "192.0.2.1:5060"), own, None);
         assert_eq!(connections.elsewhere(&address("192.0.2.1:5060")), None);
         connections.remove(&flow_of(4, "192.0.2.1:5060"));
         connections.remove_elsewhere(&theirs);
@@ -352,7 +426,7 @@ mod tests {
     fn a_slow_reader_loses_its_connection() {
         let mut connections = Connections::new(Places::new(10), 0, 1);
         let (queue, outbox) = queue();
-        connections.insert(flow_of(1, "192.0.2.1:5060"), queue);
+        connections.accepted(flow_of(1, "192.0.2.1:5060"), queue, None);
         let message = Bytes::from(vec![b'x'; 65_536]);
         let sent = (0..)
             .take_while(|_| connections.send(address("192.0.2.1:5060"), message.clone()).is_ok())
@@ -360,6 +434,32 @@ mod tests {
         assert_eq!(sent, QUEUED_BYTES / 65_536);
         assert_eq!(connections.flows().count(), 0);
         assert_eq!(outbox.unsent(None).len(), sent);
+    }
+
+    #[test]
+    fn a_peer_is_believed_to_be_who_its_certificate_says() {
+        let pair = rcgen::generate_simple_self_signed(vec!["proxy.example.com".to_owned()]).unwrap();
+        let certificate = || Some(Box::new(pair.cert.der().clone().into_owned()));
+        let mut connections = Connections::new(Places::new(10), 0, 1);
+        let tls = |id| Flow { transport: Transport::Tls, ..flow_of(id, "192.0.2.1:40000") };
+        let target = |name| Target::Address {
+            listener: ListenerId(0),
+            transport: Transport::Tls,
+            remote: "192.0.2.1:5061".parse().unwrap(),
+            server: ServerKey::of(name),
+        };
+        let (queue_1, _outbox_1) = queue();
+        connections.accepted(tls(1), queue_1, certificate());
+        connections.alias(&tls(1), "bank.example.com", 5061);
+        assert!(connections.send(target("bank.example.com"), Bytes::new()).is_err());
+        connections.alias(&tls(1), "proxy.example.com", 5061);
+        assert!(connections.send(target("Proxy.Example.com"), Bytes::new()).is_ok());
+        // Without a certificate nothing is believed.
+        let (queue_2, _outbox_2) = queue();
+        connections.accepted(tls(2), queue_2, None);
+        connections.remove(&tls(1));
+        connections.alias(&tls(2), "proxy.example.com", 5061);
+        assert!(connections.send(target("proxy.example.com"), Bytes::new()).is_err());
     }
 
     #[test]

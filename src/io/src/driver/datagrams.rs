@@ -147,12 +147,17 @@ fn send_one(socket: RawFd, to: SocketAddr, data: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sipbox_core::flow::{ListenerId, Transport};
+    use sipbox_core::flow::{ListenerId, ServerKey, Transport};
     use std::net::UdpSocket;
     use std::os::fd::AsRawFd;
 
     fn to(remote: SocketAddr) -> Target {
-        Target::Address { listener: ListenerId(0), transport: Transport::Udp, remote }
+        Target::Address {
+            listener: ListenerId(0),
+            transport: Transport::Udp,
+            remote,
+            server: ServerKey::ADDRESS,
+        }
     }
 
     #[test]

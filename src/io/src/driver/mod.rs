@@ -46,10 +46,11 @@ use connections::{Arrival, Arrivals, Connections, Places};
 use datagrams::Datagrams;
 use flood::Flood;
 use ng::Relays;
-use sipbox_core::flow::{Flow, Listener, Target, Transport};
+use sipbox_core::flow::{Flow, Listener, ServerKey, Target, Transport};
+use sipbox_core::limits::SERVER_NAMES;
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -159,7 +160,7 @@ struct Shared {
 impl Shared {
     fn new(bound: &[Bound], options: &Options) -> Result<Self, StartError> {
         let encrypted = bound.iter().any(|b| matches!(b.listener.transport, Transport::Tls | Transport::Wss));
-        let config = if encrypted { Some(tls::server(&options.tls)?) } else { None };
+        let config = if encrypted { Some(tls::configure(&options.tls)?) } else { None };
         Ok(Shared {
             places: Places::new(options.max_connections),
             certificates: Arc::new(Mutex::new(config)),
@@ -305,6 +306,7 @@ async fn serve<M: Machine>(
         crew,
         failed: VecDeque::new(),
         websockets: 0,
+        servers: HashMap::new(),
     };
     match start {
         Start::Alone => ready::ready(driver.options.command, &addresses),
@@ -429,6 +431,8 @@ struct Driver<M> {
     failed: VecDeque<(Target, Bytes)>,
     /// WebSocket connections whose tasks have not ended.
     websockets: usize,
+    /// Names that TLS servers have to prove, of those that were asked for.
+    servers: HashMap<ServerKey, Box<str>>,
 }
 
 impl<M: Machine> Driver<M> {
@@ -593,14 +597,15 @@ impl<M: Machine> Driver<M> {
             match next.take() {
                 Some(Arrival::Packet { flow, data }) => {
                     if self.takes(&flow, &data) {
+                        self.connections.heard(&flow, &data);
                         self.packet(flow, data);
                     } else {
                         // It may begin anew, and gets as far.
                         self.connections.remove(&flow);
                     }
                 }
-                Some(Arrival::Opened { flow, queue }) => {
-                    self.connections.insert(flow, queue);
+                Some(Arrival::Opened { flow, queue, certificate }) => {
+                    self.connections.accepted(flow, queue, certificate);
                     self.websockets += usize::from(flow.transport.is_websocket());
                     self.opened(flow);
                 }
@@ -622,6 +627,7 @@ impl<M: Machine> Driver<M> {
                         self.settle();
                     }
                 }
+                Some(Arrival::NotSecured(event)) => self.event(&event),
                 Some(Arrival::Refused { transport, remote, reason }) => {
                     let peer = format!("{transport}:{remote}");
                     self.event(&Event::new(Level::Info, "refused").with("peer", peer).with("reason", reason));
@@ -647,7 +653,7 @@ impl<M: Machine> Driver<M> {
         }
         let encrypted = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if encrypted {
-            match tls::server(&self.options.tls) {
+            match tls::configure(&self.options.tls) {
                 Ok(config) => {
                     *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = Some(config);
                 }
@@ -664,6 +670,11 @@ impl<M: Machine> Driver<M> {
                 None => to.send(Reply::Store(Err(store::Error::Unavailable("no database".into())))),
             },
             Question::Resolve { host, port } => {
+                if self.servers.len() >= SERVER_NAMES {
+                    // Whoever is asked for again is known again.
+                    self.servers.clear();
+                }
+                self.servers.insert(ServerKey::of(&host), host.as_str().into());
                 tokio::task::spawn_local(async move {
                     let found = tokio::net::lookup_host((host.as_str(), port)).await;
                     to.send(Reply::Resolve(found.map(Iterator::collect).unwrap_or_default()));

@@ -4,12 +4,15 @@
 //! failed. Not here: what the sockets and connections do with it (`udp`, `stream`, `websocket`).
 
 use super::connections::{self, NotSent};
+use super::stream::Secure;
 use super::workers::Passed;
 use super::{Driver, stream};
+use crate::tls;
 use bytes::Bytes;
-use sipbox_core::flow::{Flow, ListenerId, Target, Transport};
+use sipbox_core::flow::{Flow, ListenerId, ServerKey, Target, Transport};
 use sipbox_core::machine::Machine;
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 
 impl<M: Machine> Driver<M> {
     pub(super) fn transmit(&mut self, target: Target, data: Bytes) {
@@ -82,12 +85,25 @@ impl<M: Machine> Driver<M> {
 
     /// Opens a connection to an address, with a first message.
     fn open(&mut self, target: Target, data: Bytes) {
-        let Target::Address { listener, transport, remote } = target else {
+        let Target::Address { listener, transport, remote, server } = target else {
             return self.not_sent(target, data, "the connection is gone");
         };
-        if transport != Transport::Tcp {
-            return self.not_sent(target, data, "connections of this kind are not opened by us");
-        }
+        let secure = match transport {
+            Transport::Tcp => None,
+            Transport::Tls => {
+                let config = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let name = self.servers.get(&server).map(|name| &**name);
+                match config {
+                    Some(config) if name.is_some() || server == ServerKey::ADDRESS => {
+                        Some(Secure { config: config.client, name: tls::server_name(name, remote.ip()) })
+                    }
+                    _ => return self.not_sent(target, data, "nobody knows who that server has to be"),
+                }
+            }
+            Transport::Udp | Transport::Ws | Transport::Wss => {
+                return self.not_sent(target, data, "connections of this kind are not opened by us");
+            }
+        };
         let Some(local) = self.listeners.iter().find(|l| l.id == listener).map(|l| l.local.ip()) else {
             return self.not_sent(target, data, "no such listener");
         };
@@ -97,10 +113,10 @@ impl<M: Machine> Driver<M> {
         };
         let flow = connections::flow(transport, listener, remote, self.connections.ids.next());
         let (queue, outbox) = connections::queue();
-        self.connections.insert(flow, queue);
+        self.connections.opening(flow, queue, server);
         let arrivals = self.arrivals.clone();
         tokio::task::spawn_local(async move {
-            stream::opened(local, flow, outbox, arrivals).await;
+            stream::opened(local, flow, secure, outbox, arrivals).await;
             drop(place);
         });
         if let Err(NotSent::Gone(target, data) | NotSent::Full(target, data)) =

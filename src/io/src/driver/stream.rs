@@ -4,16 +4,23 @@
 //! In: an accepted stream, or an address to connect to. Out: arrivals, whole messages only. A stream that cannot be cut
 //! is closed: after a wrong length nothing on it means anything.
 
-use super::connections::{self, Arrival, Arrivals, Ids, Outbox, queue};
+use super::connections::{Arrival, Arrivals, Outbox, queue};
 use super::{HANDSHAKE, WRITE};
+use crate::tls;
 use bytes::Bytes;
-use sipbox_core::flow::{Flow, ListenerId, Target, Transport};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use sipbox_core::flow::{Flow, Target};
 use sipbox_core::framing::{End, Frame, Framer};
+use sipbox_core::machine::{Event, Level};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 
 /// A message must be whole this long after its first byte, and a new peer must have sent one.
 const MESSAGE: Duration = Duration::from_secs(30);
@@ -25,47 +32,78 @@ const READ: usize = 4096;
 /// Serves an accepted connection to its end.
 pub(super) async fn accepted<S: AsyncRead + AsyncWrite>(
     stream: S,
-    transport: Transport,
-    listener: ListenerId,
-    remote: SocketAddr,
-    ids: Ids,
+    flow: Flow,
+    certificate: Option<Box<CertificateDer<'static>>>,
     arrivals: Arrivals,
 ) {
-    let flow = connections::flow(transport, listener, remote, ids.next());
     let (queue, outbox) = queue();
-    if arrivals.send(Arrival::Opened { flow, queue }).await.is_ok() {
+    if arrivals.send(Arrival::Opened { flow, queue, certificate }).await.is_ok() {
         // It came to say something.
         run(stream, flow, outbox, arrivals, End::Server, MESSAGE).await;
     }
 }
 
+/// How a TLS connection that we open is secured.
+pub(super) struct Secure {
+    pub config: Arc<ClientConfig>,
+    /// Who the peer has to be.
+    pub name: ServerName<'static>,
+}
+
 /// Connects from `local`, and serves the connection to its end.
-pub(super) async fn opened(local: IpAddr, flow: Flow, outbox: Outbox, arrivals: Arrivals) {
-    let connecting = async {
-        let socket = match flow.remote {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // The listener's address, so that the peer's view of us is one; any port.
-        if !local.is_unspecified() && local.is_ipv4() == flow.remote.is_ipv4() {
-            socket.bind((local, 0).into())?;
-        }
-        let stream = socket.connect(flow.remote).await?;
-        stream.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(stream)
-    };
-    let reason = match timeout(HANDSHAKE, connecting).await {
-        Ok(Ok(stream)) => {
-            if arrivals.send(Arrival::Established { flow }).await.is_ok() {
-                run(stream, flow, outbox, arrivals, End::Client, IDLE).await;
+pub(super) async fn opened(
+    local: IpAddr,
+    flow: Flow,
+    secure: Option<Secure>,
+    outbox: Outbox,
+    arrivals: Arrivals,
+) {
+    let reason = match timeout(HANDSHAKE, connect(local, flow.remote)).await {
+        Ok(Ok(stream)) => match secure {
+            None => return established(stream, flow, outbox, arrivals).await,
+            Some(Secure { config, name }) => {
+                let wanted = name.to_str().into_owned();
+                match timeout(HANDSHAKE, TlsConnector::from(config).connect(name, stream)).await {
+                    Ok(Ok(stream)) => return established(stream, flow, outbox, arrivals).await,
+                    Ok(Err(error)) => {
+                        let (event, mend) = tls::mend(&error, true);
+                        let event = Event::new(Level::Warn, event)
+                            .with("peer", flow)
+                            .with("name", wanted)
+                            .with("reason", &error)
+                            .with("mend", mend);
+                        let _ = arrivals.send(Arrival::NotSecured(Box::new(event))).await;
+                        format!("TLS: {error}")
+                    }
+                    Err(_) => "TLS: no handshake in time".to_owned(),
+                }
             }
-            return;
-        }
+        },
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no connection in time".to_owned(),
     };
     let unsent = outbox.unsent(None);
     let _ = arrivals.send(Arrival::Closed { flow, opened: false, reason, unsent }).await;
+}
+
+async fn connect(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match remote {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The listener's address, so that the peer's view of us is one; any port.
+    if !local.is_unspecified() && local.is_ipv4() == remote.is_ipv4() {
+        socket.bind((local, 0).into())?;
+    }
+    let stream = socket.connect(remote).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn established<S: AsyncRead + AsyncWrite>(stream: S, flow: Flow, outbox: Outbox, arrivals: Arrivals) {
+    if arrivals.send(Arrival::Established { flow }).await.is_ok() {
+        run(stream, flow, outbox, arrivals, End::Client, IDLE).await;
+    }
 }
 
 async fn run<S: AsyncRead + AsyncWrite>(

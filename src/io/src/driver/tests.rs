@@ -1,10 +1,13 @@
 //! A driver on loopback with a machine that echoes.
 
+#[path = "tests/tls.rs"]
+mod secured;
+
 use super::*;
 use crate::clock::Clock;
 use crate::listen::{Spec, bind, parse};
 use sipbox_core::cidr::Cidr;
-use sipbox_core::flow::{ListenerId, Transport};
+use sipbox_core::flow::{ListenerId, ServerKey, Transport};
 use sipbox_core::limits::SIP_MESSAGE_BYTES;
 use sipbox_core::time::Instant;
 use std::net::{SocketAddr, UdpSocket};
@@ -32,6 +35,14 @@ impl Echo {
     }
 }
 
+impl Echo {
+    fn dial(&mut self, transport: Transport, remote: SocketAddr, server: ServerKey) {
+        let target = Target::Address { listener: ListenerId(1), transport, remote, server };
+        let data = Bytes::from_static(OPTIONS.as_bytes());
+        self.outputs.push_back(Output::Transmit { target, data });
+    }
+}
+
 impl Machine for Echo {
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
@@ -51,10 +62,17 @@ impl Machine for Echo {
                     }),
                     text if text.starts_with(b"call ") => {
                         let remote = String::from_utf8_lossy(&text[5..]).parse().unwrap();
-                        let target =
-                            Target::Address { listener: ListenerId(1), transport: Transport::Tcp, remote };
-                        let data = Bytes::from_static(OPTIONS.as_bytes());
-                        self.outputs.push_back(Output::Transmit { target, data });
+                        self.dial(Transport::Tcp, remote, ServerKey::ADDRESS);
+                    }
+                    // By TLS, to whoever has to have that name.
+                    text if text.starts_with(b"secure ") => {
+                        let text = String::from_utf8_lossy(&text[7..]).into_owned();
+                        let (host, remote) = text.split_once(' ').unwrap();
+                        self.outputs.push_back(Output::Ask {
+                            ticket: Ticket(9),
+                            question: Question::Resolve { host: host.into(), port: 5061 },
+                        });
+                        self.dial(Transport::Tls, remote.parse().unwrap(), ServerKey::of(host));
                     }
                     b"count" => self.say(self.flows.len().to_string().as_bytes()),
                     // To a connection, whoever's it is, as often as said.
@@ -354,60 +372,6 @@ fn connections_are_opened_reused_and_missed() {
     assert_eq!(exchange(&phone, running.addresses[0], call.as_bytes()), b"failed");
     running.order(Order::Stop);
     running.join();
-}
-
-/// Writes a pair for 127.0.3.1 and returns its certificate.
-fn write_pair(cert: &std::path::Path, key: &std::path::Path) -> Vec<u8> {
-    let pair = rcgen::generate_simple_self_signed(vec!["127.0.3.1".to_owned()]).unwrap();
-    std::fs::write(cert, pair.cert.pem()).unwrap();
-    std::fs::write(key, pair.signing_key.serialize_pem()).unwrap();
-    pair.cert.der().to_vec()
-}
-
-/// An echo through TLS, trusting this certificate alone. `None` where it is another.
-fn echo_by_tls(address: SocketAddr, trusted: &[u8]) -> Option<String> {
-    use std::io::Write;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(trusted.to_vec().into()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let session = rustls::ClientConnection::new(std::sync::Arc::new(config), address.ip().into()).unwrap();
-    let stream = std::net::TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut stream = rustls::StreamOwned::new(session, stream);
-    stream.write_all(OPTIONS.as_bytes()).ok()?;
-    let mut buffer = vec![0; OPTIONS.len()];
-    std::io::Read::read_exact(&mut stream, &mut buffer).ok()?;
-    String::from_utf8(buffer).ok()
-}
-
-#[test]
-fn tls_and_a_new_certificate_on_sighup() {
-    let base = std::env::temp_dir().join(format!("sipbox-driver-tls-{}", std::process::id()));
-    let (cert, key) = (base.with_extension("crt"), base.with_extension("key"));
-    let first = write_pair(&cert, &key);
-    let settings = tls::Settings { pairs: vec![(cert.clone(), key.clone())] };
-    let running = Running::start_with(&["tls:127.0.3.1:0"], Vec::new(), settings);
-    let address = running.addresses[0];
-    assert_eq!(echo_by_tls(address, &first).as_deref(), Some(OPTIONS));
-    // One that cannot be read changes nothing.
-    std::fs::write(&cert, "nothing").unwrap();
-    running.order(Order::Reload);
-    std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(echo_by_tls(address, &first).as_deref(), Some(OPTIONS));
-    let second = write_pair(&cert, &key);
-    running.order(Order::Reload);
-    std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(echo_by_tls(address, &second).as_deref(), Some(OPTIONS));
-    assert_eq!(echo_by_tls(address, &first), None);
-    running.order(Order::Stop);
-    running.join();
-    std::fs::remove_file(&cert).unwrap();
-    std::fs::remove_file(&key).unwrap();
 }
 
 /// A request whose branch worker `number` made.

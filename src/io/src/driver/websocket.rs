@@ -139,7 +139,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     ping: Duration,
     arrivals: Arrivals,
 ) {
-    if arrivals.send(Arrival::Opened { flow, queue }).await.is_err() {
+    if arrivals.send(Arrival::Opened { flow, queue, certificate: None }).await.is_err() {
         return;
     }
     let end = pump(&mut socket, flow, &mut outbox, ping, &arrivals).await;
