@@ -246,7 +246,9 @@ impl<'a> Message<'a> {
                 _ => bad(space + 1),
             };
         }
-        // Method SP Request-URI SP SIP-Version, each SP one space (RFC 4475 §3.1.2.9: no leniency here).
+        // Method SP Request-URI SP SIP-Version, each SP one space (RFC 4475 §3.1.2.9: no leniency here). Blanks at the end are
+        // passed over where they are refused, for the answer's sake (§3.1.2.10).
+        let line = if mode == Mode::ToRefuse { trim_blanks_end(line) } else { line };
         let Some(first) = memchr::memchr(b' ', line) else { return bad(0) };
         let Some(last) = memchr::memrchr(b' ', line) else { return bad(0) };
         let method = &line[..first];
