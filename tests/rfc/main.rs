@@ -1,7 +1,7 @@
 //! What the RFCs say of messages, as tables; whole calls over a bad network; and the seeds of fuzzing.
 
 #[macro_use]
-#[allow(dead_code, unused_macros)]
+#[allow(unused_macros)]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[path = "../fuzz/replay.rs"]

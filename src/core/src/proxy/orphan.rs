@@ -53,12 +53,13 @@ impl Proxy {
             behind
         };
         let target = self.orphan_target(destination.foreign, first_target, &routes, &uri);
-        let ack = self.to_orphan("ACK", number, message, target, &uri, &routes);
+        let ack = self.request_to_orphan("ACK", number, message, target, &uri, &routes);
         self.layer.send_stateless(target, ack.1);
         if known || context.dialog.is_some() {
             return;
         }
-        let (branch, bye) = self.to_orphan("BYE", number.saturating_add(1), message, target, &uri, &routes);
+        let (branch, bye) =
+            self.request_to_orphan("BYE", number.saturating_add(1), message, target, &uri, &routes);
         // Its answer is nobody's business.
         self.layer.send_request(now, target, "BYE", &branch, bye);
         let told = event(Level::Warn, "hung-up", message, &context.flow)
@@ -82,7 +83,7 @@ impl Proxy {
         }
     }
 
-    fn to_orphan(
+    fn request_to_orphan(
         &mut self,
         method: &str,
         number: u32,
