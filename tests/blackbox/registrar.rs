@@ -203,7 +203,7 @@ fn users_that_a_kamailio_left_are_let_in(db: Db) {
 fn a_mysql_that_goes_and_comes() {
     let mariadb: &'static MariaDb = Box::leak(Box::new(MariaDb::start()));
     let dir = Arc::new(TempDir::with(mariadb.schema()));
-    let mut registrar = server(&dir, &["--auth", "none"]);
+    let mut registrar = server(&dir, &["--auth", "none", "--rate-limit", "off"]);
     let mut phone = Phone::new(registrar.address("udp"), "goes");
     let contact = "sip:alice@192.0.2.7";
     let header = format!("Contact: <{contact}>");

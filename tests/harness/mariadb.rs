@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// From its start to its first answer.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
+/// Free bytes that a file system of memory must have; a server takes some 50 MB.
+const ROOM: u64 = 1 << 30;
+
 /// Who may do everything, over TCP and the socket.
 pub const USER: &str = "sipbox";
 pub const PASSWORD: &str = "wonderland";
@@ -265,6 +268,17 @@ impl Drop for Schema<'_> {
         {
             let _ = connection.query_drop(format!("DROP DATABASE {}", self.name));
         }
+    }
+}
+
+fn free_bytes(path: &str) -> u64 {
+    let Ok(path) = std::ffi::CString::new(path) else { return 0 };
+    let mut room = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: both pointers are valid for the call; `statvfs` is a plain structure for which zeros are a value.
+    unsafe {
+        libc::statvfs(path.as_ptr(), room.as_mut_ptr());
+        let room = room.assume_init();
+        room.f_bavail * room.f_frsize
     }
 }
 
