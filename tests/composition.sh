@@ -69,7 +69,7 @@ holds() {
 }
 
 say "registrar, proxy, wsgw, relay, presence and siptrace, as their units start them"
-scripts/deployment --binary "$sipbox" --dir "$dir/deployment" --db "$db" --inside "$inside" --address "$outside" \
+setpriv --pdeathsig TERM scripts/deployment --binary "$sipbox" --dir "$dir/deployment" --db "$db" --inside "$inside" --address "$outside" \
   --domain $DOMAIN >"$dir/deployment.out" 2>"$dir/deployment.log" </dev/null &
 deployment=$!
 pids+=("$deployment")
@@ -81,13 +81,13 @@ for user in alice bob carol; do
 done
 is "users" "$("$sipbox" registrar user list --db "$url" | jq -s length)" 3
 
-dumpcap -q -i lo -B 16 -f "udp and host $outside" -w "$dir/wire.pcapng" >"$dir/dumpcap.log" 2>&1 </dev/null &
+setpriv --pdeathsig TERM dumpcap -q -i lo -B 16 -f "udp and host $outside" -w "$dir/wire.pcapng" >"$dir/dumpcap.log" 2>&1 </dev/null &
 dumpcap=$!
 pids+=("$dumpcap")
 waits 20 "dumpcap" test -s "$dir/wire.pcapng"
 
 for user in alice bob; do
-  echo carol-password | "$sipbox" presence watch "sip:$user@$DOMAIN" --user "carol@$DOMAIN" --password-stdin \
+  echo carol-password | setpriv --pdeathsig TERM "$sipbox" presence watch "sip:$user@$DOMAIN" --user "carol@$DOMAIN" --password-stdin \
     --server "$outside:5060" >"$dir/$user.watch" 2>"$dir/$user.watch.log" &
   declare "watch_$user=$!"
   pids+=("$!")
@@ -126,7 +126,7 @@ TEXT
 echo "<sip:alice@$DOMAIN>;auth_pass=alice-password;outbound=\"sip:$outside\";regint=60;audio_codecs=PCMU/8000/1;answermode=auto" \
   >"$dir/baresip/accounts"
 : >"$dir/baresip/contacts"
-stdbuf -oL baresip -f "$dir/baresip" >"$dir/baresip.log" 2>&1 </dev/null &
+setpriv --pdeathsig TERM stdbuf -oL baresip -f "$dir/baresip" >"$dir/baresip.log" 2>&1 </dev/null &
 baresip=$!
 pids+=("$baresip")
 waits 20 "the phone's registration" grep -q "200 OK" "$dir/baresip.log"
@@ -136,7 +136,7 @@ waits 10 "alice online" last alice open
 probe() {
   local file=$1
   shift
-  echo bob-password | timeout 90 "$sipbox" wsgw probe "wss://$outside:8443/" --user "bob@$DOMAIN" --password-stdin \
+  echo bob-password | setpriv --pdeathsig TERM timeout 90 "$sipbox" wsgw probe "wss://$outside:8443/" --user "bob@$DOMAIN" --password-stdin \
     --tls-insecure --seconds $TALK "$@" >"$dir/$file.json" 2>"$dir/$file.log"
 }
 
@@ -155,7 +155,10 @@ wait $probe || { cat "$dir/first.log" >&2; fail 1 "the first call"; }
 waits 10 "bob offline" last bob closed
 
 say "the browser calls the phone"
-probe second --call "alice@$DOMAIN" || { cat "$dir/second.log" >&2; fail 1 "the second call"; }
+probe second --call "alice@$DOMAIN" &
+probe=$!
+pids+=("$probe")
+wait $probe || { cat "$dir/second.log" >&2; fail 1 "the second call"; }
 waits 10 "bob offline again" last bob closed
 stop $baresip TERM || true
 waits 10 "alice offline" last alice closed

@@ -36,7 +36,8 @@ environment_of() {
 start_process() {
   local name=$1 pid
   shift
-  "$@" >"$dir/$name.out" 2>"$dir/$name.log" </dev/null &
+  # However this script ends, what it started ends with it.
+  setpriv --pdeathsig TERM -- "$@" >"$dir/$name.out" 2>"$dir/$name.log" </dev/null &
   pid=$!
   pids+=("$pid") names+=("$name")
   for _ in $(seq 200); do
