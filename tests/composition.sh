@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/common.sh
+. scripts/lib/phone.sh
 
 DOMAIN=example.com TALK=6
 db=sqlite net=1 binary=target/debug/sipbox dir=
@@ -96,39 +97,8 @@ done
 # last USER STATE: the newest state is this one.
 last() { [ "$(tail -n 1 "$dir/$1.watch" | jq -r .basic)" = "$2" ]; }
 
-mkdir -p "$dir/baresip"
-perl -e 'my $n = 8000 * 60; binmode STDOUT;
-  print "RIFF", pack("V", 36 + 2 * $n), "WAVEfmt ", pack("VvvVVvv", 16, 1, 1, 8000, 16000, 2, 16), "data", pack("V", 2 * $n);
-  print pack("s<*", map { int(8192 * sin(6.283185307179586 * 440 * $_ / 8000)) } 0 .. $n - 1);' >"$dir/baresip/tone.wav"
-cat >"$dir/baresip/config" <<TEXT
-poll_method epoll
-sip_listen $phone:5060
-net_interface $phone
-audio_source aufile,$dir/baresip/tone.wav
-audio_player aubridge,nil
-audio_alert aubridge,nil
-ausrc_srate 8000
-auplay_srate 8000
-ausrc_channels 1
-auplay_channels 1
-audio_txmode thread
-rtp_stats yes
-statmode_default off
-module_path /usr/lib/baresip/modules
-module g711.so
-module aufile.so
-module aubridge.so
-module_tmp account.so
-module_app menu.so
-module_app ctrl_tcp.so
-ctrl_tcp_listen $phone:4444
-TEXT
-echo "<sip:alice@$DOMAIN>;auth_pass=alice-password;outbound=\"sip:$outside\";regint=60;audio_codecs=PCMU/8000/1;answermode=auto" \
-  >"$dir/baresip/accounts"
-: >"$dir/baresip/contacts"
-setpriv --pdeathsig TERM stdbuf -oL baresip -f "$dir/baresip" >"$dir/baresip.log" 2>&1 </dev/null &
-baresip=$!
-pids+=("$baresip")
+start_phone "$dir/baresip" "$phone" "alice@$DOMAIN" alice-password "$outside"
+pids+=("$phone_pid")
 waits 20 "the phone's registration" grep -q "200 OK" "$dir/baresip.log"
 waits 10 "alice online" last alice open
 
@@ -146,11 +116,7 @@ probe=$!
 pids+=("$probe")
 waits 20 "the browser's registration" grep -q "is registered" "$dir/first.log"
 waits 10 "bob online" last bob open
-message='{"command":"dial","params":"sip:bob@'$DOMAIN'"}'
-exec 3<>"/dev/tcp/$phone/4444"
-printf '%d:%s,' ${#message} "$message" >&3
-sleep 0.3
-exec 3>&-
+phone_do "$phone" dial "sip:bob@$DOMAIN"
 wait $probe || { cat "$dir/first.log" >&2; fail 1 "the first call"; }
 waits 10 "bob offline" last bob closed
 
@@ -160,7 +126,7 @@ probe=$!
 pids+=("$probe")
 wait $probe || { cat "$dir/second.log" >&2; fail 1 "the second call"; }
 waits 10 "bob offline again" last bob closed
-stop $baresip TERM || true
+stop $phone_pid TERM || true
 waits 10 "alice offline" last alice closed
 for user in alice bob; do
   pid=watch_$user
