@@ -288,34 +288,41 @@ fn servers_tell_systemd_that_they_serve_live_and_stop() {
             ],
         ),
     ];
-    for (name, arguments) in arguments {
-        let dir = TempDir::new();
-        let path = dir.join("notify");
-        let socket = UnixDatagram::bind(&path).expect("a socket");
-        let mut command = server_command(&dir, name, &arguments);
-        // systemd would take it for dead after 400 ms.
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
-        let mut server = Process::start(command);
-        let line = server.stdout.wait(0, WITHIN, |line| Some(line.to_owned()));
-        assert!(line.is_some(), "{name}:\n{}", server.log());
-        let told = notices(&socket, Duration::from_millis(1300));
-        assert_eq!(told.first().map(String::as_str), Some("READY=1"), "{name}: {told:?}");
-        assert_eq!(told.iter().filter(|notice| *notice == "READY=1").count(), 1, "{name}: {told:?}");
-        let alive = told.iter().filter(|notice| *notice == "WATCHDOG=1").count();
-        assert!(alive >= 5, "{name}: {told:?}");
-        // It is the server that says so, and no thread that would outlive its standstill.
-        server.signal(libc::SIGSTOP);
-        notices(&socket, Duration::from_millis(50));
-        assert_eq!(notices(&socket, Duration::from_millis(600)), [""; 0], "{name}");
-        server.signal(libc::SIGCONT);
-        assert!(notices(&socket, Duration::from_millis(600)).contains(&"WATCHDOG=1".to_owned()), "{name}");
-        // Reloading is no end.
-        server.signal(libc::SIGHUP);
-        assert!(server.wait(Duration::from_millis(300)).is_none(), "{name}:\n{}", server.log());
-        server.signal(libc::SIGTERM);
-        assert_eq!(server.exit_code(WITHIN), 0, "{name}");
-        assert!(notices(&socket, Duration::from_millis(50)).contains(&"STOPPING=1".to_owned()), "{name}");
-    }
+    // Side by side: most of it is waiting.
+    std::thread::scope(|scope| {
+        for (name, arguments) in arguments {
+            scope.spawn(move || tells_systemd(name, &arguments));
+        }
+    });
+}
+
+fn tells_systemd(name: &str, arguments: &[String]) {
+    let dir = TempDir::new();
+    let path = dir.join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let mut command = server_command(&dir, name, arguments);
+    // systemd would take it for dead after 400 ms.
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    let mut server = Process::start(command);
+    let line = server.stdout.wait(0, WITHIN, |line| Some(line.to_owned()));
+    assert!(line.is_some(), "{name}:\n{}", server.log());
+    let told = notices(&socket, Duration::from_millis(1300));
+    assert_eq!(told.first().map(String::as_str), Some("READY=1"), "{name}: {told:?}");
+    assert_eq!(told.iter().filter(|notice| *notice == "READY=1").count(), 1, "{name}: {told:?}");
+    let alive = told.iter().filter(|notice| *notice == "WATCHDOG=1").count();
+    assert!(alive >= 5, "{name}: {told:?}");
+    // It is the server that says so, and no thread that would outlive its standstill.
+    server.signal(libc::SIGSTOP);
+    notices(&socket, Duration::from_millis(50));
+    assert_eq!(notices(&socket, Duration::from_millis(600)), [""; 0], "{name}");
+    server.signal(libc::SIGCONT);
+    assert!(notices(&socket, Duration::from_millis(600)).contains(&"WATCHDOG=1".to_owned()), "{name}");
+    // Reloading is no end.
+    server.signal(libc::SIGHUP);
+    assert!(server.wait(Duration::from_millis(300)).is_none(), "{name}:\n{}", server.log());
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.exit_code(WITHIN), 0, "{name}");
+    assert!(notices(&socket, Duration::from_millis(50)).contains(&"STOPPING=1".to_owned()), "{name}");
 }
 
 /// `tests/composition.sh` with this database: it makes calls in real time.
