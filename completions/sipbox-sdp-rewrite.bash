@@ -23,7 +23,7 @@ _sipbox__sdp__rewrite() {
 
     case "${cmd}" in
         sipbox__sdp__rewrite)
-            opts="-h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --help"
+            opts="-o -h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --check --allow --pair --diff --anonymise --strict --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -91,6 +91,26 @@ _sipbox__sdp__rewrite() {
                     ;;
                 --seed)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pair)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --diff)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
                     return 0
                     ;;
                 *)

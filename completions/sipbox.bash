@@ -1049,7 +1049,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__sdp__subcmd__rewrite)
-            opts="-h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --help"
+            opts="-o -h --to --ICE --DTLS --SDES --transport-protocol --rtcp-mux --flags --replace --answers --media-address --port --fingerprint --ufrag --pwd --foundation --seed --check --allow --pair --diff --anonymise --strict --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1117,6 +1117,26 @@ _sipbox() {
                     ;;
                 --seed)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pair)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --diff)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json sdp" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -369,7 +369,16 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ufrag -d '
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pwd -d 'The ICE password that is put in [default: random]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l foundation -d 'The foundation of the ICE candidates that are put in [default: random]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l seed -d 'Makes all that is random the same in each run' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l allow -d 'With --check: pass over this kind of finding, by the name in its brackets' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l pair -d 'Say what an offer and its answer negotiated, and what breaks the rules' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l diff -d 'Say what differs in meaning between two, whatever the order of their lines and what is drawn anew' -r -F
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s o -l output -d 'sdp or json: the SDP alone in that form, and without a flag that says how to rewrite it, as it is; text or json: how findings are written' -r -f -a "text\t'For people'
+json\t''
+sdp\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l check -d 'Say what is wrong, a line a finding, and rewrite nothing; --to and --answers tell what to judge it as'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l anonymise -d 'Put other names, addresses, keys and tags in, the same for the same, and rewrite nothing'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l strict -d 'Stop at the first that is bad; else it is told, and the rest goes on'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s w -l write -d 'Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s o -l output -d 'What is written [default: list on a terminal, else json]' -r -f -a "list\t'A line a call, for people'

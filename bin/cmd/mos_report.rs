@@ -7,7 +7,8 @@ use crate::progress;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
 use serde_json::{Value, json};
 use sipbox_core::ng;
-use sipbox_core::trace::quality::{self, Asked, Log, Rating, Rtp, Stream};
+use sipbox_core::trace::quality::{self, Asked, Log, Rating, Stream};
+use sipbox_core::trace::rtp::Rtp;
 use sipbox_io::capture::{self, Capture, Content, Input};
 use std::io::{BufRead, BufReader, IsTerminal};
 
@@ -76,7 +77,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let mut out = Output::new();
     match format {
         Format::Table => out.text("MOS\tlowest\thighest\tmodel\tsamples\tpackets\tlost\tSSRC\tpeer\tcall-id\n")?,
-        Format::Csv => out.text("call_id,ssrc,peer,origin,codec,packets,lost,model,samples,mos,lowest,lowest_at,highest,highest_at\n")?,
+        Format::Csv => out.text("call_id,ssrc,peer,origin,codec,packets,lost,model,samples,mos,lowest,lowest_at,highest,highest_at,from,to,ptime,jitter,max_jitter,round_trip\n")?,
         Format::Json => {}
     }
     let mut low = 0usize;
@@ -149,6 +150,11 @@ fn hundredths(mos: f64) -> f64 {
     (mos * 100.0).round() / 100.0
 }
 
+/// As it is written: to a thousandth.
+fn milliseconds(microseconds: u32) -> f64 {
+    f64::from(microseconds) / 1000.0
+}
+
 impl Row {
     fn json(&self, stream: &Stream) -> Value {
         let time = |at: sipbox_core::time::Instant| (at.0 > 0).then(|| at.rfc3339());
@@ -164,6 +170,12 @@ impl Row {
             "mos": self.average.map(hundredths),
             "lowest": self.lowest.map(hundredths),
             "highest": self.highest.map(hundredths),
+            "from": stream.from,
+            "to": stream.to,
+            "ptime": stream.ptime,
+            "jitter": stream.jitter().map(|(mean, _)| milliseconds(mean)),
+            "max_jitter": stream.jitter().map(|(_, most)| milliseconds(most)),
+            "round_trip": stream.round_trip_us().map(milliseconds),
         });
         if let Some(rating) = &self.rating {
             record["samples"] = rating.samples.into();
@@ -213,6 +225,12 @@ impl Row {
             "lowest_at",
             "highest",
             "highest_at",
+            "from",
+            "to",
+            "ptime",
+            "jitter",
+            "max_jitter",
+            "round_trip",
         ];
         let cells = keys.map(|key| match record.get(key) {
             None | Some(Value::Null) => String::new(),
@@ -236,7 +254,7 @@ fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
                 match capture.next() {
                     Ok(Some(packet)) => {
                         if let Some(link) = packet.link {
-                            rtp.packet(packet.time, link, packet.data);
+                            rtp.packet(packet.number, packet.time, link, packet.data);
                         }
                     }
                     Ok(None) => break Ok(()),

@@ -3,6 +3,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "sdp_rewrite/tools.rs"]
+mod tools;
 
 use harness::{Server, TempDir, loopback, ng, server_command};
 use serde_json::{Value, json};
@@ -195,8 +197,8 @@ fn exit_codes_and_messages() {
         (&["--flags", "frobnicate"], "", 64, "flags=frobnicate"),
         (&["--fingerprint", "xyz"], "", 64, "sha-256"),
         (&["--no-such"], "", 64, "--no-such"),
-        (&[], "hello", 65, "stdin: neither an SDP nor an ng dictionary"),
-        (&[], "", 65, "stdin: neither an SDP nor an ng dictionary"),
+        (&[], "hello", 65, "stdin:1: neither an SDP nor an ng dictionary"),
+        (&[], "", 65, "stdin:1: neither an SDP nor an ng dictionary"),
         (&[], "{\"command\":\"offer\"}", 65, "without sdp"),
         (&[], "{\"a\":", 65, "stdin:1: no JSON"),
         (&[], "d7:command", 65, "byte 10"),

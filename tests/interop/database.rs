@@ -1,14 +1,16 @@
 //! One database, two owners: Debian's Kamailio routes by what our registrar and commands wrote, and our proxy by what Kamailio
-//! wrote, in SQLite, under a time zone that is not UTC.
+//! wrote, in SQLite and in MySQL, under a time zone that is not UTC.
 
 use crate::bare_phone::BarePhone;
 use crate::baresip::Baresip;
+use crate::harness::mariadb::{MariaDb, Schema};
 use crate::harness::{Process, Server, TempDir, server_command};
 use crate::kamailio::Kamailio;
 use crate::{BEFORE_DTLS, DOMAIN, PHONE_HZ, SLACK, measured, namespace, probe, registered};
+use mysql::prelude::Queryable;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,40 +29,82 @@ const ZONE: &str = "America/New_York";
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// A database of one test.
-struct Store {
-    file: PathBuf,
+enum Store {
+    Sqlite(PathBuf),
+    Mysql(Schema<'static>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Sqlite,
+    Mysql,
 }
 
 impl Store {
+    fn new(kind: Kind, dir: &TempDir) -> Self {
+        match kind {
+            Kind::Sqlite => Store::Sqlite(dir.join("shared.db")),
+            // Started in the test's own network; it ends with the process.
+            Kind::Mysql => Store::Mysql(Schema::new(Box::leak(Box::new(MariaDb::start())))),
+        }
+    }
+
     /// For `--db`.
     fn ours(&self) -> String {
-        format!("sqlite:{}", self.file.display())
+        match self {
+            Store::Sqlite(file) => format!("sqlite:{}", file.display()),
+            Store::Mysql(schema) => schema.url(),
+        }
     }
 
     /// Kamailio's driver and its URL.
     fn theirs(&self) -> (&'static str, String) {
-        ("db_sqlite", format!("sqlite:///{}", self.file.display()))
+        match self {
+            Store::Sqlite(file) => ("db_sqlite", format!("sqlite:///{}", file.display())),
+            Store::Mysql(schema) => ("db_mysql", schema.url()),
+        }
     }
 
     /// Changes exactly one row.
     fn change(&self, sql: &str) {
-        let connection = rusqlite::Connection::open(&self.file).expect("the database");
-        connection.busy_timeout(WITHIN).expect("a time-out");
-        assert_eq!(connection.execute(sql, []).expect(sql), 1, "{sql}");
+        let changed = match self {
+            Store::Sqlite(file) => {
+                let connection = rusqlite::Connection::open(file).expect("the database");
+                connection.busy_timeout(WITHIN).expect("a time-out");
+                connection.execute(sql, []).expect(sql) as u64
+            }
+            Store::Mysql(schema) => {
+                let mut connection = schema.connect();
+                connection.query_drop(sql).expect(sql);
+                connection.affected_rows()
+            }
+        };
+        assert_eq!(changed, 1, "{sql}");
     }
 
     /// A moment that is long over, as a value of `expires`.
     fn long_ago(&self) -> &'static str {
-        "2440600.5"
+        match self {
+            Store::Sqlite(_) => "2440600.5",
+            Store::Mysql(_) => "'1970-01-14 00:00:00'",
+        }
     }
 
     /// Its tables, by Kamailio's own files, as `kamdbctl create` makes them.
     fn create(&self) {
-        let connection = rusqlite::Connection::open(&self.file).expect("the database");
         for part in ["standard", "auth_db", "usrloc", "presence"] {
-            let path = format!("/usr/share/kamailio/db_sqlite/{part}-create.sql");
-            let sql = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-            connection.execute_batch(&sql).unwrap_or_else(|error| panic!("{path}: {error}"));
+            match self {
+                Store::Sqlite(file) => {
+                    let path = format!("/usr/share/kamailio/db_sqlite/{part}-create.sql");
+                    let sql =
+                        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+                    let connection = rusqlite::Connection::open(file).expect("the database");
+                    connection.execute_batch(&sql).unwrap_or_else(|error| panic!("{path}: {error}"));
+                }
+                Store::Mysql(schema) => {
+                    schema.run_file(Path::new(&format!("/usr/share/kamailio/mysql/{part}-create.sql")));
+                }
+            }
         }
     }
 }
@@ -78,10 +122,10 @@ struct House {
 }
 
 impl House {
-    fn start(kamailio_first: bool) -> Self {
+    fn start(kind: Kind, kamailio_first: bool) -> Self {
         namespace::enter();
         let dir = Arc::new(TempDir::new());
-        let store = Store { file: dir.join("shared.db") };
+        let store = Store::new(kind, &dir);
         if kamailio_first {
             store.create();
         }
@@ -170,6 +214,19 @@ impl House {
         lines.map(|seconds| seconds.parse().unwrap_or_else(|_| panic!("{answer}"))).collect()
     }
 
+    /// With Dave's place in Carol's row his phone rings, and hers does not; and a binding whose time is over is none.
+    fn the_row_decides(&self, alice: &mut Baresip, dave: &mut Baresip, index: (usize, usize)) {
+        let at_dave = self.contacts("dave")[0]["contact"].as_str().expect("a contact").to_owned();
+        self.store.change(&format!(
+            "UPDATE location SET contact = '{at_dave}', received = NULL, path = NULL WHERE username = 'carol'"
+        ));
+        talk(alice, dave, "carol", index);
+        let long_ago = self.store.long_ago();
+        self.store.change(&format!("UPDATE location SET expires = {long_ago} WHERE username = 'dave'"));
+        assert_eq!(self.contacts("dave"), Vec::<Value>::new());
+        refused(alice, "dave", "404");
+    }
+
     /// Kamailio and we agree on who has how long.
     fn agree_on(&self, user: &str) {
         let ours: Vec<i64> = self
@@ -237,7 +294,16 @@ fn refused(caller: &mut Baresip, user: &str, status: &str) {
 
 #[test]
 fn kamailio_routes_by_what_we_wrote() {
-    let house = House::start(false);
+    kamailio_routes_by_what_we_wrote_in(Kind::Sqlite);
+}
+
+#[test]
+fn kamailio_routes_by_what_we_wrote_in_mysql() {
+    kamailio_routes_by_what_we_wrote_in(Kind::Mysql);
+}
+
+fn kamailio_routes_by_what_we_wrote_in(kind: Kind) {
+    let house = House::start(kind, false);
     // Who is where: Alice at Kamailio; Bob behind wsgw and Carol behind our proxy, each with a Path; Dave and Erin straight at
     // the registrar, she with a Contact that is not where she is.
     let mut alice = house.phone(ALICE, "alice", kamailio_at());
@@ -284,22 +350,21 @@ fn kamailio_routes_by_what_we_wrote() {
     let found = house.kamailio.wait_log("found: uri=sip:bob");
     assert!(found.contains(&format!("@{WSGW}:")), "{found}");
 
-    // It is the row that decides: with Dave's place in Carol's row, his phone rings, and hers does not.
-    let at_dave = house.contacts("dave")[0]["contact"].as_str().expect("a contact").to_owned();
-    house.store.change(&format!(
-        "UPDATE location SET contact = '{at_dave}', received = NULL, path = NULL WHERE username = 'carol'"
-    ));
-    talk(&mut alice, &mut dave, "carol", (3, 1));
-    // And its time: one that is over is none.
-    house
-        .store
-        .change(&format!("UPDATE location SET expires = {} WHERE username = 'dave'", house.store.long_ago()));
-    refused(&mut alice, "dave", "404");
+    house.the_row_decides(&mut alice, &mut dave, (3, 1));
 }
 
 #[test]
 fn our_proxy_routes_by_what_kamailio_wrote() {
-    let house = House::start(true);
+    our_proxy_routes_by_what_kamailio_wrote_in(Kind::Sqlite);
+}
+
+#[test]
+fn our_proxy_routes_by_what_kamailio_wrote_in_mysql() {
+    our_proxy_routes_by_what_kamailio_wrote_in(Kind::Mysql);
+}
+
+fn our_proxy_routes_by_what_kamailio_wrote_in(kind: Kind) {
+    let house = House::start(kind, true);
     let mut alice = house.phone(ALICE, "alice", house.proxy.address("udp"));
     let mut carol = house.phone(CAROL, "carol", kamailio_at());
     let mut dave = house.phone(DAVE, "dave", kamailio_at());
@@ -325,21 +390,21 @@ fn our_proxy_routes_by_what_kamailio_wrote() {
     assert_eq!(house.contacts("erin"), Vec::<Value>::new());
     refused(&mut alice, "erin", "404");
 
-    let at_dave = house.contacts("dave")[0]["contact"].as_str().expect("a contact").to_owned();
-    house.store.change(&format!(
-        "UPDATE location SET contact = '{at_dave}', received = NULL, path = NULL WHERE username = 'carol'"
-    ));
-    talk(&mut alice, &mut dave, "carol", (1, 0));
-    house
-        .store
-        .change(&format!("UPDATE location SET expires = {} WHERE username = 'dave'", house.store.long_ago()));
-    assert_eq!(house.contacts("dave"), Vec::<Value>::new());
-    refused(&mut alice, "dave", "404");
+    house.the_row_decides(&mut alice, &mut dave, (1, 0));
 }
 
 #[test]
 fn presence_is_one_for_both() {
-    let house = House::start(false);
+    presence_is_one_for_both_in(Kind::Sqlite);
+}
+
+#[test]
+fn presence_is_one_for_both_in_mysql() {
+    presence_is_one_for_both_in(Kind::Mysql);
+}
+
+fn presence_is_one_for_both_in(kind: Kind) {
+    let house = House::start(kind, false);
     let (bob, erin) = (format!("sip:bob@{DOMAIN}"), format!("sip:erin@{DOMAIN}"));
     let ours = house.presence.address("udp");
     let mut watcher = BarePhone::new(ALICE, "alice", DOMAIN);

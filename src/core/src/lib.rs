@@ -11,23 +11,28 @@
 //! uas
 //! machine
 //! rewrite
-//! client dialog auth store ng mos
-//! transaction sdp media
+//! client dialog auth store ng mos check pair diff anonymise
+//! transaction sdp media inputs
 //! sip framing
 //! time rng limits cidr flow timer rate
 //! ```
 
+pub mod anonymise;
 pub mod auth;
+pub mod check;
 pub mod cidr;
 pub mod client;
+pub mod diff;
 pub mod flow;
 pub mod framing;
 pub mod gateway;
+pub mod inputs;
 pub mod limits;
 pub mod machine;
 pub mod media;
 pub mod mos;
 pub mod ng;
+pub mod pair;
 pub mod presence;
 pub mod proxy;
 pub mod rate;

@@ -96,6 +96,19 @@ pub const SDP_LINES: usize = 2_048;
 /// m-lines in a session description.
 pub const SDP_MEDIA: usize = 64;
 
+// --- Streams of descriptions (inputs, check) ---
+
+/// Bytes of one item in a stream: a record that carries an SDP, and whatever stands beside it.
+pub const INPUT_ITEM_BYTES: usize = 1 << 20;
+/// Nesting of lists and objects in a record.
+pub const JSON_DEPTH: usize = 64;
+/// Findings of one description; a broken one has a handful, a hostile one thousands.
+pub const CHECK_FINDINGS: usize = 256;
+/// Public addresses that an anonymiser tells apart, some 20 bytes each; beyond it two may become one.
+pub const ANONYMISED_ADDRESSES: usize = 131_072;
+/// Dialogs whose offer is remembered for the answer that follows in the stream, some kilobytes each; the oldest goes.
+pub const STREAM_DIALOGS: usize = 1_024;
+
 // --- Media ---
 
 /// Synchronisation sources that one leg may send with; audio has one, video with layers and repair a handful.
@@ -153,5 +166,7 @@ pub const TRACE_CALLS: usize = 262_144;
 pub const TRACE_KEPT_BYTES: usize = 134_217_728;
 /// Messages of one call that are held back; a registration that is refreshed for days has thousands.
 pub const TRACE_CALL_MESSAGES: usize = 10_000;
+/// Addresses of media that session descriptions named in one capture; beyond it the oldest is forgotten.
+pub const TRACE_DESCRIBED: usize = 65_536;
 /// Flows of RTP that are measured in one capture; further ones are passed over.
 pub const TRACE_RTP_FLOWS: usize = 4096;

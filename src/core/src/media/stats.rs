@@ -353,7 +353,8 @@ impl Streams {
                 reception.transit = None;
             }
             match arrival {
-                Arrival::Next => {
+                // §6.4.1: in order of arrival, not necessarily in sequence.
+                Arrival::Next | Arrival::Late => {
                     // A talkspurt begins: senders that stop their clock in silence would seem to jitter.
                     if header.marker {
                         reception.transit = None;
@@ -361,7 +362,7 @@ impl Streams {
                     reception.jitter(now, header.timestamp, clock_rate);
                 }
                 Arrival::Restart => reception.transit = None,
-                Arrival::Late | Arrival::Duplicate | Arrival::Suspect => {}
+                Arrival::Duplicate | Arrival::Suspect => {}
             }
         }
         if now.saturating_since(stream.sampled) >= MEASURE_EVERY {
@@ -419,6 +420,11 @@ impl Streams {
         }
     }
 
+    /// The jitter of a source after its last packet (RFC 3550 A.8).
+    pub fn jitter_us(&self, ssrc: u32) -> Option<u32> {
+        self.streams.iter().find(|stream| stream.ssrc == ssrc).map(Stream::jitter_us)
+    }
+
     /// The last round trip between us and who receives this source.
     pub fn round_trip(&self, ssrc: u32) -> Option<Duration> {
         self.streams.iter().find(|stream| stream.ssrc == ssrc)?.round_trip
@@ -438,7 +444,8 @@ impl Streams {
 impl Stream {
     fn jitter_us(&self) -> u32 {
         let Some(reception) = &self.reception else { return 0 };
-        ticks_to_us(reception.jitter >> 4, self.clock_rate)
+        // Not cut off to whole ticks first: at 8000 a second one of them is 125 us.
+        ticks_to_us(reception.jitter, self.clock_rate) >> 4
     }
 
     fn snapshot(&self, formats: &[PayloadFormat], round_trip: Option<Duration>) -> StreamStats {

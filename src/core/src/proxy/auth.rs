@@ -7,7 +7,7 @@
 
 use super::config::{Auth, Config};
 use super::context::{Context, Kind, Waiting};
-use super::{Proxy, event, lossy};
+use super::{DATABASE_AWAY, Proxy, event, lossy};
 use crate::auth::{Checker, Credentials, NonceState, Verdict};
 use crate::cidr::Cidr;
 use crate::machine::{Level, Output, Question, Reply};
@@ -90,7 +90,7 @@ impl Proxy {
         let secret = match reply {
             Some(Reply::Store(Ok(store::Reply::Secret(secret)))) => secret,
             _ => {
-                return self.answer(now, context, 503, Some("Database Unavailable"), &[("Retry-After", "5")]);
+                return self.answer(now, context, 503, Some(DATABASE_AWAY), &[("Retry-After", "5")]);
             }
         };
         let Some(secret) = secret else {

@@ -5,7 +5,7 @@
 
 use super::context::{Context, Destination, NextHop, Waiting};
 use super::media::{Peer, is_private};
-use super::{Proxy, forward, nat};
+use super::{DATABASE_AWAY, Proxy, forward, nat};
 use crate::auth::FlowToken;
 use crate::cidr::Cidr;
 use crate::flow::{Flow, Target};
@@ -119,7 +119,7 @@ impl Proxy {
         let bindings = match reply {
             Some(Reply::Store(Ok(store::Reply::Bindings(bindings)))) => bindings,
             _ => {
-                return self.answer(now, context, 503, Some("Database Unavailable"), &[("Retry-After", "5")]);
+                return self.answer(now, context, 503, Some(DATABASE_AWAY), &[("Retry-After", "5")]);
             }
         };
         if bindings.is_empty() {

@@ -55,6 +55,8 @@ use std::time::Duration;
 
 /// How long a database or a resolver may take before the request gets 503.
 const ASK_TIMEOUT: Duration = Duration::from_secs(4);
+/// Why a request that needs the store gets 503 while that is away.
+const DATABASE_AWAY: &str = "Database Unavailable";
 /// How long a relay may take: its client repeats the question within this time.
 const RELAY_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a relay that did not answer gets no new calls.
@@ -305,6 +307,8 @@ impl Proxy {
             (..=399 | 401 | 407 | 487, _) => return,
             (403, _) => (Level::Warn, "refused"),
             (400 | 416 | 420 | 483 | 505, _) => (Level::Warn, "malformed"),
+            // Told by the store itself, once, and not with every request.
+            (503, _) if reason == DATABASE_AWAY => (Level::Debug, "unavailable"),
             (503, _) => (Level::Warn, "unavailable"),
             (_, Kind::Invite) => (Level::Info, "call-failed"),
             (_, _) => (Level::Debug, "failed"),

@@ -6,6 +6,7 @@
 //! Not here: offer and answer (`rewrite`).
 
 mod attributes;
+pub mod json;
 mod lines;
 #[cfg(test)]
 mod tests;

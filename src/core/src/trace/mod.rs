@@ -7,9 +7,11 @@
 
 pub mod calls;
 pub mod choice;
+mod described;
 pub mod hep;
 pub mod net;
 pub mod quality;
+pub mod rtp;
 pub mod show;
 mod tcp;
 
@@ -127,6 +129,19 @@ impl Finder {
 
     /// One packet of a capture; the messages that it completes are appended to `out`.
     pub fn packet(&mut self, number: u64, time: Instant, link: Link, data: &[u8], out: &mut Vec<Traced>) {
+        self.packet_and(number, time, link, data, out, |_, _, _| {});
+    }
+
+    /// The same; `other` gets each datagram that is no SIP, with source and destination.
+    pub fn packet_and(
+        &mut self,
+        number: u64,
+        time: Instant,
+        link: Link,
+        data: &[u8],
+        out: &mut Vec<Traced>,
+        other: impl FnOnce(SocketAddr, SocketAddr, &[u8]),
+    ) {
         match self.net.segment(link, data) {
             None => {}
             Some(Segment::Udp { source, destination, payload }) => {
@@ -139,6 +154,8 @@ impl Finder {
                 if looks_like_sip(&payload[skip..]) {
                     let data = Bytes::copy_from_slice(&payload[skip..]);
                     out.extend(traced(number, time, Transport::Udp, source, destination, data));
+                } else {
+                    other(source, destination, payload);
                 }
             }
             Some(Segment::Tcp { source, destination, sequence, flags, payload }) => {

@@ -1,26 +1,17 @@
-//! mos-report's logic: streams with their samples, out of replies and events of relays, rtpengine's log lines, and RTP.
+//! mos-report's logic: streams with their samples, out of replies and events of relays, and of rtpengine's log lines.
 //!
-//! FEATURES of rtpengine's 2019 reply, log and CDR line; RFC 3550 by [`media`](crate::media). In: values, lines, packets. Out:
+//! FEATURES of rtpengine's 2019 reply, log and CDR line. In: values, lines. Out:
 //! [`Stream`]s, and their [`Rating`] by a model of [`mos`](crate::mos), which alone has formulas. `legacy-2019` is of what
 //! receivers reported, filed under who reported; G.107 of what arrived where it was measured, else of the same reports.
-//! Not here: reading files, tables.
+//! Not here: RTP in captures
+//! (`rtp`), reading files, tables.
 
-use super::{Link, Net, Segment};
-use crate::limits::{TRACE_CALL_MESSAGES, TRACE_RTP_FLOWS};
-use crate::media::demux::{Kind, classify};
-use crate::media::plan::PayloadFormat;
-use crate::media::rtcp;
-use crate::media::rtp::Header;
-use crate::media::stats::{Sample, StreamStats, Streams};
-use crate::mos::{Codec, Delay, EModel, LegacySample, Model, fraction_lost_percent};
+use crate::limits::TRACE_CALL_MESSAGES;
+use crate::mos::{Codec, Delay, EModel, LegacySample, Model};
 use crate::time::Instant;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
-
-/// Packets under which a flow is taken for something that only looks like RTP.
-const PACKETS: u64 = 10;
 
 /// A model as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +49,19 @@ pub struct Stream {
     /// Where this was read: `reply`, `call-end`, `log`, `cdr`, `rtp`.
     pub origin: &'static str,
     pub codec: Option<String>,
+    /// Of the call, where its signalling was seen.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    /// In milliseconds.
+    pub ptime: Option<u32>,
     pub packets: Option<u64>,
     pub lost: Option<u64>,
+    /// Mean and greatest, where each packet was seen.
+    pub jitter_us: Option<(u32, u32)>,
     pub reported: Vec<Point>,
     pub measured: Vec<Point>,
     /// How many samples the reporter had, and the mean of their scores in tenths, where the progression is thinned out.
-    stored: Option<(u64, u64)>,
+    pub(super) stored: Option<(u64, u64)>,
     pub printed: Option<Printed>,
 }
 
@@ -79,6 +77,25 @@ pub struct Rating {
 }
 
 impl Stream {
+    /// Mean and greatest jitter: of each packet, else of what was measured, else of what was reported.
+    pub fn jitter(&self) -> Option<(u32, u32)> {
+        let points = if self.measured.is_empty() { &self.reported } else { &self.measured };
+        let sum: u64 = points.iter().map(|point| u64::from(point.jitter_us)).sum();
+        let of_points = || {
+            let mean = sum.checked_div(points.len() as u64)?;
+            Some((saturated(mean), points.iter().map(|point| point.jitter_us).max()?))
+        };
+        self.jitter_us.or_else(of_points)
+    }
+
+    /// The mean of the round trips that are known.
+    pub fn round_trip_us(&self) -> Option<u32> {
+        let known =
+            || self.measured.iter().chain(&self.reported).map(|p| p.round_trip_us).filter(|us| *us > 0);
+        let mean = known().map(u64::from).sum::<u64>().checked_div(known().count() as u64)?;
+        Some(saturated(mean))
+    }
+
     /// None where there is nothing that this model scores.
     pub fn rate(&self, asked: Asked) -> Option<Rating> {
         match asked {
@@ -339,135 +356,4 @@ impl Log {
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
     Some(rest.split_once(after)?.0)
-}
-
-/// RTP and RTCP of a capture.
-#[derive(Debug, Default)]
-pub struct Rtp {
-    net: Net,
-    flows: BTreeMap<(SocketAddr, SocketAddr), Streams>,
-}
-
-impl Rtp {
-    pub fn packet(&mut self, now: Instant, link: Link, data: &[u8]) {
-        let Some(Segment::Udp { source, destination, payload }) = self.net.segment(link, data) else {
-            return;
-        };
-        match classify(payload) {
-            Kind::Rtp => {
-                let Some(header) = Header::parse(payload) else { return };
-                let key = (source, destination);
-                if !self.flows.contains_key(&key) && self.flows.len() >= TRACE_RTP_FLOWS {
-                    return;
-                }
-                let back = self.flows.get(&(destination, source)).and_then(Streams::any_round_trip);
-                let streams = self.flows.entry(key).or_insert_with(|| {
-                    let mut streams = Streams::default();
-                    streams.set_formats(&static_formats());
-                    streams
-                });
-                streams.rtp(now, &header, payload.len(), |way| sum(way, back));
-            }
-            Kind::Rtcp => rtcp_packet(&mut self.flows, now, source, destination, payload),
-            Kind::Stun | Kind::Dtls | Kind::Other => {}
-        }
-    }
-
-    pub fn finish(self) -> Vec<Stream> {
-        let flows = self.flows.into_iter();
-        flows
-            .flat_map(|((source, destination), streams)| {
-                let all = streams.snapshot(|_| None);
-                all.into_iter()
-                    .filter(|stats| stats.packets >= PACKETS)
-                    .map(move |stats| Stream { peer: format!("{source} > {destination}"), ..of_stats(stats) })
-            })
-            .collect()
-    }
-}
-
-fn sum(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    (one.is_some() || other.is_some()).then(|| one.unwrap_or_default() + other.unwrap_or_default())
-}
-
-fn of_stats(stats: StreamStats) -> Stream {
-    Stream {
-        ssrc: Some(stats.ssrc),
-        origin: "rtp",
-        codec: stats.encoding,
-        packets: Some(stats.packets),
-        lost: Some(stats.lost),
-        measured: stats
-            .measured
-            .iter()
-            .map(|s| point(s, f64::from(s.fraction_lost) * 100.0 / 256.0))
-            .collect(),
-        reported: stats
-            .reported
-            .iter()
-            .map(|s| point(s, f64::from(fraction_lost_percent(s.fraction_lost))))
-            .collect(),
-        ..Stream::default()
-    }
-}
-
-fn point(sample: &Sample, loss_percent: f64) -> Point {
-    Point {
-        at: sample.at,
-        loss_percent,
-        jitter_us: sample.jitter_us,
-        round_trip_us: sample.round_trip.map_or(0, |rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)),
-    }
-}
-
-/// Without rtcp-mux, RTCP has the ports above RTP's (RFC 3550 §11).
-fn rtcp_packet(
-    flows: &mut BTreeMap<(SocketAddr, SocketAddr), Streams>,
-    now: Instant,
-    source: SocketAddr,
-    destination: SocketAddr,
-    payload: &[u8],
-) {
-    let below = |mut address: SocketAddr| {
-        address.set_port(address.port().saturating_sub(1));
-        address
-    };
-    let key = [(source, destination), (below(source), below(destination))]
-        .into_iter()
-        .find(|&(a, b)| flows.contains_key(&(a, b)) || flows.contains_key(&(b, a)));
-    let Some((source, destination)) = key else { return };
-    for packet in rtcp::packets(payload) {
-        if let (Some(info), Some(streams)) = (packet.sender_info(), flows.get_mut(&(source, destination))) {
-            streams.sender_report(now, &info);
-        }
-        let Some(reporter) = packet.sender() else { continue };
-        for block in packet.reports() {
-            let Some((clock_rate, way)) =
-                flows.get_mut(&(destination, source)).and_then(|streams| streams.reported_on(now, &block))
-            else {
-                continue;
-            };
-            let Some(streams) = flows.get_mut(&(source, destination)) else { continue };
-            let jitter_us = u64::from(block.jitter) * 1_000_000 / u64::from(clock_rate.max(1));
-            let sample = Sample {
-                at: now,
-                fraction_lost: block.fraction_lost,
-                jitter_us: saturated(jitter_us),
-                round_trip: sum(way, streams.any_round_trip()),
-            };
-            streams.keep_report(now, reporter, sample);
-        }
-    }
-}
-
-/// Payload types that mean the same without any SDP (RFC 3551 §6).
-fn static_formats() -> Vec<PayloadFormat> {
-    let names = [(0, "PCMU"), (3, "GSM"), (4, "G723"), (8, "PCMA"), (9, "G722"), (13, "CN"), (18, "G729")];
-    let format = |(payload_type, name): (u8, &str)| PayloadFormat {
-        payload_type,
-        encoding: name.to_owned(),
-        clock_rate: 8000,
-        channels: 1,
-    };
-    names.into_iter().map(format).collect()
 }

@@ -84,13 +84,15 @@ pub(super) struct Session {
     sql: Option<Box<dyn Sql>>,
     health: Arc<Health>,
     pause: Option<Pause>,
+    /// A transaction is under way.
+    begun: bool,
 }
 
 impl Session {
     /// For the writer, tables that are missing are made.
     pub fn open(place: Arc<Place>, mode: Mode, health: Arc<Health>) -> Result<Self, StartError> {
         let sql = Some(connect(&place, mode)?);
-        Ok(Session { place, mode, sql, health, pause: None })
+        Ok(Session { place, mode, sql, health, pause: None, begun: false })
     }
 
     fn sql(&mut self) -> sql::Result<&mut dyn Sql> {
@@ -143,7 +145,9 @@ impl Session {
     }
 
     pub fn begin(&mut self) -> sql::Result<()> {
-        self.attempt(|sql| sql.plain(sql.dialect().begin))
+        self.attempt(|sql| sql.plain(sql.dialect().begin))?;
+        self.begun = true;
+        Ok(())
     }
 
     /// One change of a transaction. Where it fails, it alone is rolled back, and that is its answer; a fault is the whole
@@ -180,13 +184,15 @@ impl Session {
 
     pub fn commit(&mut self) -> sql::Result<()> {
         self.sql()?.plain("COMMIT")?;
+        self.begun = false;
         self.health.back(&self.place, self.mode);
         Ok(())
     }
 
     /// Ends a transaction that failed, so that the next one can begin. Where the connection was lost, it ended with that.
     pub fn roll_back(&mut self) {
-        if let Some(sql) = &mut self.sql
+        if std::mem::take(&mut self.begun)
+            && let Some(sql) = &mut self.sql
             && sql.plain("ROLLBACK").is_err()
         {
             self.sql = None;

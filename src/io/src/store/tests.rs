@@ -129,6 +129,7 @@ battery! {
     many_at_once_are_all_answered
     what_was_answered_is_there_for_the_next_one
     two_writers_do_not_lose_or_double
+    two_writers_take_a_rush_of_new_users
 }
 
 fn at(seconds: u64) -> At {
@@ -518,4 +519,25 @@ fn two_writers_do_not_lose_or_double(store: &Store) {
     assert_eq!(contacts, ["sip:a@one", "sip:a@shared", "sip:a@two"]);
     assert!(rows.iter().all(|row| row.cseq == EACH));
     assert_eq!(store.count("location"), Some(3));
+}
+
+/// All phones of a town come back after a power cut, to two hosts: whatever the hosts lock, nobody is turned away.
+fn two_writers_take_a_rush_of_new_users(store: &Store) {
+    let (Some(one), Some(two)) = (store.database().cloned(), store.open_again()) else { return };
+    const EACH: usize = 300;
+    let (sender, answers) = channel();
+    for number in 0..EACH {
+        for (host, database) in [&one, &two].into_iter().enumerate() {
+            // Neighbours in every index, so that locks of more than a row would meet.
+            let aor = Aor { user: format!("user{number}-{host}"), domain: "example.com".to_owned() };
+            let query = save_of(&aor, 1, at(0), vec![binding_of(&aor, "sip:a@h1", 1, at(0), 600)]);
+            let sender = sender.clone();
+            database.put(query, Box::new(move |reply| sender.send(reply).unwrap()));
+        }
+    }
+    for _ in 0..2 * EACH {
+        let reply = answers.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(reply, Ok(Reply::Saved(_))), "{reply:?}");
+    }
+    assert_eq!(store.count("location"), Some(2 * EACH as i64));
 }

@@ -473,6 +473,69 @@ fn a_server_that_goes_and_comes() {
     assert_eq!(database.ask_and_wait(Query::Domains), Ok(Reply::Domains(Vec::new())));
 }
 
+/// The server is killed while it writes, and what it confirmed is there when it is back.
+#[test]
+fn what_was_confirmed_survives_the_servers_end() {
+    let server = MariaDb::start();
+    let schema = Schema::new(&server);
+    let database = open(Some(&schema.url())).unwrap();
+    let mut confirmed = Vec::new();
+    for round in 0..3 {
+        let (sender, answers) = channel();
+        let writer = database.clone();
+        let thread = std::thread::spawn(move || {
+            for number in 0..100_000 {
+                let aor = Aor { user: format!("user{round}-{number}"), domain: "example.com".to_owned() };
+                let query = save_of(&aor, 1, at(0), vec![binding_of(&aor, "sip:a@h1", 1, at(0), 600)]);
+                let answer = writer.ask_and_wait(query);
+                if !is_saved(&answer) {
+                    return answer;
+                }
+                sender.send(aor.user).unwrap();
+            }
+            panic!("it was never killed");
+        });
+        // Not before some are in, and in the middle of whatever comes next.
+        let first: Vec<String> = answers.iter().take(20 + 7 * round).collect();
+        server.kill();
+        assert!(is_away(&thread.join().unwrap()));
+        confirmed.extend(first.into_iter().chain(answers.iter()));
+        server.start_again();
+        let stored: Vec<String> = schema.connect().query("SELECT username FROM location").unwrap();
+        let lost: Vec<&String> = confirmed.iter().filter(|user| !stored.contains(user)).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+        let began = Instant::now();
+        while is_away(&database.ask_and_wait(a_save(round as u32 + 1))) {
+            assert!(began.elapsed() < LONG);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// What arrives while a commit runs goes into the next one, all together.
+#[test]
+fn changes_are_committed_in_groups() {
+    const CHANGES: u32 = 300;
+    let server = MariaDb::start();
+    let schema = Schema::new(&server);
+    let database = open(Some(&schema.url())).unwrap();
+    let commits = || -> u32 {
+        let text = "SHOW GLOBAL STATUS LIKE 'Com_commit'";
+        schema.connect().query_first::<(String, u32), _>(text).unwrap().unwrap().1
+    };
+    let before = commits();
+    let (sender, answers) = channel();
+    for cseq in 1..=CHANGES {
+        let sender = sender.clone();
+        database.put(a_save(cseq), Box::new(move |reply| sender.send(reply).unwrap()));
+    }
+    for _ in 0..CHANGES {
+        assert!(is_saved(&answers.recv_timeout(LONG).unwrap()));
+    }
+    let after = commits() - before;
+    assert!((1..=CHANGES / 3).contains(&after), "{after} commits for {CHANGES} changes");
+}
+
 /// Whoever is told that it is done, finds it; whoever is not, may or may not. Both ways that a connection can be cut at the
 /// commit: before the server had it, and after.
 #[test]

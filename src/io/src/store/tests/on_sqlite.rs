@@ -15,6 +15,41 @@ fn times_are_julian_days() {
     assert!((julian - (1_700_000_060.0 / 86_400.0 + 2_440_587.5)).abs() < 1e-6);
 }
 
+/// Kamailio's own files make the same tables, columns and indexes as we do.
+#[test]
+fn tables_are_kamailios() {
+    const KAMAILIO: &str = "/usr/share/kamailio/db_sqlite";
+    if !std::path::Path::new(KAMAILIO).exists() {
+        eprintln!("SKIPPED: {KAMAILIO} is not there (Debian package kamailio-sqlite-modules)");
+        return;
+    }
+    let (ours, theirs) = (Dir::new(), Dir::new());
+    drop(ours.open().unwrap());
+    let raw = Connection::open(theirs.file()).unwrap();
+    for file in ["standard", "auth_db", "usrloc", "domain", "presence"] {
+        raw.execute_batch(&std::fs::read_to_string(format!("{KAMAILIO}/{file}-create.sql")).unwrap())
+            .unwrap();
+    }
+    let told = |dir: &Dir| -> Vec<String> {
+        let raw = Connection::open(dir.file()).unwrap();
+        let text = "SELECT t.name || ' ' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || \
+                    coalesce(c.dflt_value, '') || ' ' || c.pk FROM sqlite_master t, pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name NOT IN ('xcap', 'pua', 'sipbox_version') \
+             UNION ALL \
+             SELECT t.name || ' ' || i.\"unique\" || ' ' || group_concat(c.name) FROM sqlite_master t, \
+                    pragma_index_list(t.name) i, pragma_index_info(i.name) c \
+             WHERE t.type = 'table' AND t.name NOT IN ('xcap', 'pua', 'sipbox_version') GROUP BY t.name, i.name \
+             ORDER BY 1";
+        let mut statement = raw.prepare(text).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let wanted = told(&theirs);
+    assert!(wanted.len() > 100);
+    assert_eq!(told(&ours), wanted);
+    drop(theirs.open().unwrap());
+    assert_eq!(told(&theirs), wanted);
+}
+
 #[test]
 fn takes_over_rows_of_a_kamailio() {
     let dir = Dir::new();

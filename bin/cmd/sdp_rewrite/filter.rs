@@ -1,0 +1,311 @@
+//! Rewriting: items in, items of the same kind out.
+//!
+//! In: the flags, and items. Out: each with another SDP in the place of its own; an ng request gets the relay's reply. One that
+//! cannot be rewritten is told with its place, and left out. Not here: what is rewritten and how (`sipbox_core::rewrite`).
+
+use super::extract::{self, Record, record};
+use super::source::Sink;
+use super::supply::Pinned;
+use super::{Bad, Form, place};
+use crate::exit::Failure;
+use crate::output::Output;
+use sipbox_core::inputs::{Item, Kind, Piece, json, sip};
+use sipbox_core::limits::STREAM_DIALOGS;
+use sipbox_core::media::plan::Side;
+use sipbox_core::ng::{Dict, Flags, Value};
+use sipbox_core::rewrite::{self, Input, Kind as Role, Memory, Refusal};
+use sipbox_core::sdp::Sdp;
+use sipbox_core::sip::{Message, Method};
+use std::collections::{HashMap, VecDeque};
+
+pub struct Filter {
+    /// `-o`, and whether there is nothing else to do.
+    form: Option<Form>,
+    converts_only: bool,
+    flags: Flags,
+    /// The offer that `--answers` names, as it is and as it was understood.
+    answers: Option<(Vec<u8>, Memory)>,
+    supply: Pinned,
+    dialogs: Dialogs,
+    out: Output,
+    bad: Bad,
+    /// Kept for their memory: an SDP out of a record, and what is written.
+    text: Vec<u8>,
+    written: Vec<u8>,
+}
+
+/// What was said before in the stream; the oldest is forgotten for a new one.
+#[derive(Default)]
+struct Dialogs {
+    /// ng: Call-ID and branch. SIP: Call-ID and CSeq number.
+    known: HashMap<(String, String), Memory>,
+    order: VecDeque<(String, String)>,
+}
+
+impl Dialogs {
+    fn insert(&mut self, key: (String, String), memory: Memory) {
+        if self.known.insert(key.clone(), memory).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > STREAM_DIALOGS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// Why an item is not rewritten.
+enum Trouble {
+    Refused(Refusal),
+    Other(String),
+    Failure(Failure),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Trouble::Refused(refusal)
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Trouble::Other(reason)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Failure(failure)
+    }
+}
+
+impl Filter {
+    pub fn new(
+        flags: Flags,
+        answers: Option<Vec<u8>>,
+        supply: Pinned,
+        strict: bool,
+    ) -> Result<Self, Refusal> {
+        let answers = match answers {
+            Some(offer) => {
+                let memory = Memory::of_offer(&offer, &flags)?;
+                Some((offer, memory))
+            }
+            None => None,
+        };
+        Ok(Filter {
+            form: None,
+            converts_only: false,
+            flags,
+            answers,
+            supply,
+            dialogs: Dialogs::default(),
+            out: Output::new(),
+            bad: Bad::new(strict),
+            text: Vec::new(),
+            written: Vec::new(),
+        })
+    }
+
+    /// Writes the SDP alone, in this form.
+    #[must_use]
+    pub fn with_form(mut self, form: Option<Form>, converts_only: bool) -> Self {
+        self.form = form;
+        self.converts_only = converts_only;
+        self
+    }
+
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.out.flush()?;
+        self.bad.finish()
+    }
+
+    fn item(&mut self, item: &Item<'_>) -> Result<(), Trouble> {
+        if let Some(form) = self.form {
+            return self.convert(item, form);
+        }
+        match item.kind {
+            Kind::Sdp => {
+                let sdp = self.alone(item.data)?;
+                self.out.bytes(&sdp)?;
+            }
+            Kind::Sip => self.sip(item.data)?,
+            Kind::Bencode | Kind::Json => match record(item)? {
+                Record::Ng(dict) => {
+                    let sdp = Value::Bytes(self.request(&dict)?);
+                    let reply = Dict::new().with("sdp", sdp).with("result", "ok");
+                    if item.kind == Kind::Bencode {
+                        self.out.bytes(&reply.encode_bencode())?;
+                    } else {
+                        self.out.text(&(reply.encode_json() + "\n"))?;
+                    }
+                }
+                Record::Json { sdp } => self.json(item.data, sdp)?,
+                Record::Form(sdp) => {
+                    let sdp = self.alone(&sdp)?;
+                    self.put(&sdp, Form::Json)?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// The SDP alone, in the form that `-o` asks for; rewritten only where a flag says how, or an ng request does.
+    fn convert(&mut self, item: &Item<'_>, form: Form) -> Result<(), Trouble> {
+        if matches!(item.kind, Kind::Bencode | Kind::Json)
+            && let Record::Ng(dict) = record(item)?
+            && dict.get("command").is_some()
+        {
+            let sdp = self.request(&dict)?;
+            return self.put(&sdp, form);
+        }
+        let Some(found) = extract::description(item)? else { return Ok(()) };
+        if self.converts_only {
+            return self.put(&found.sdp, form);
+        }
+        let sdp = self.alone(&found.sdp)?;
+        self.put(&sdp, form)
+    }
+
+    fn put(&mut self, sdp: &[u8], form: Form) -> Result<(), Trouble> {
+        let parsed = Sdp::parse(sdp).map_err(Refusal::Sdp)?;
+        match form {
+            Form::Json => self.out.record(&parsed.to_json())?,
+            Form::Sdp | Form::Text => self.out.bytes(sdp)?,
+        }
+        Ok(())
+    }
+
+    /// By the flags of the command line.
+    fn alone(&mut self, sdp: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let (mut memory, kind, sender) = match &self.answers {
+            Some((_, memory)) => (memory.clone(), Role::Answer, Side::Answerer),
+            None => (Memory::default(), Role::Offer, Side::Offerer),
+        };
+        let input = Input { sdp, kind, sender, flags: &self.flags };
+        Ok(rewrite::rewrite(&input, &mut memory, &mut self.supply)?.sdp)
+    }
+
+    /// The field is replaced, and all else stays byte for byte.
+    fn json(&mut self, data: &[u8], field: std::ops::Range<usize>) -> Result<(), Trouble> {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        json::text_of(data.get(field.clone()).unwrap_or_default(), &mut text);
+        let sdp = self.alone(&text);
+        self.text = text;
+        let sdp = sdp?;
+        self.written.clear();
+        self.written.extend_from_slice(data.get(..field.start).unwrap_or_default());
+        json::put_text(&sdp, &mut self.written);
+        self.written.extend_from_slice(data.get(field.end..).unwrap_or_default());
+        self.written.push(b'\n');
+        self.out.bytes(&self.written)?;
+        Ok(())
+    }
+
+    /// A message of SIP; one without an SDP passes as it is.
+    fn sip(&mut self, data: &[u8]) -> Result<(), Trouble> {
+        let not_sip = |error| format!("not a SIP message: {error}");
+        let mended = sip::mend(data).map_err(not_sip)?;
+        let message = Message::parse(&mended.data).map_err(not_sip)?;
+        let Some(place) = sip::description(&message) else {
+            self.out.bytes(&mended.data)?;
+            return Ok(());
+        };
+        let sdp = message.body().get(place.clone()).unwrap_or_default();
+        let sdp = match self.dialog(&message) {
+            Some(key) => self.in_dialog(&message, key, sdp)?,
+            None => self.alone(sdp)?,
+        };
+        self.written.clear();
+        sip::put(&message, &place, &sdp, &mut self.written);
+        self.out.bytes(&self.written)?;
+        Ok(())
+    }
+
+    /// What ties an answer to its offer: both are of one transaction, or the answer is in the ACK.
+    fn dialog(&self, message: &Message<'_>) -> Option<(String, String)> {
+        if self.answers.is_some() {
+            return None;
+        }
+        let (number, _) = message.cseq().ok()?;
+        let call_id = message.call_id()?;
+        Some((String::from_utf8_lossy(call_id).into_owned(), number.to_string()))
+    }
+
+    fn in_dialog(
+        &mut self,
+        message: &Message<'_>,
+        key: (String, String),
+        sdp: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
+        let answers = if message.is_request() { message.method() == Method::Ack } else { true };
+        let Some(offer) = self.dialogs.known.get(&key).filter(|_| answers) else {
+            // An offer, also where it comes in the response (RFC 3264 §4, RFC 3261 §13.2.1).
+            let memory = Memory::of_offer(sdp, &self.flags)?;
+            let rewritten = self.alone(sdp)?;
+            self.dialogs.insert(key, memory);
+            return Ok(rewritten);
+        };
+        // An answer has the transport of its offer.
+        let flags = Flags { transport_protocol: None, ..self.flags.clone() };
+        let mut memory = offer.clone();
+        let input = Input { sdp, kind: Role::Answer, sender: Side::Answerer, flags: &flags };
+        Ok(rewrite::rewrite(&input, &mut memory, &mut self.supply)?.sdp)
+    }
+
+    /// A request of ng: it brings its own flags, and gets the relay's reply.
+    fn request(&mut self, dict: &Dict) -> Result<Vec<u8>, String> {
+        let sdp = dict.get_bytes("sdp").ok_or("a dictionary without sdp")?;
+        let flags = Flags::parse(dict)?;
+        let (kind, sender) = match dict.get_str("command") {
+            Some("offer") => (Role::Offer, Side::Offerer),
+            Some("answer") => (Role::Answer, Side::Answerer),
+            Some(other) => return Err(format!("command {other}: only offer and answer have an SDP")),
+            None => return Err("a dictionary without command".to_owned()),
+        };
+        let text = |key| dict.get_str(key).unwrap_or_default().to_owned();
+        let key = (text("call-id"), text("via-branch"));
+        if !self.dialogs.known.contains_key(&key) {
+            let memory = match (&self.answers, kind) {
+                (Some((offer, _)), Role::Answer) => {
+                    Memory::of_offer(offer, &flags).map_err(|refusal| format!("--answers: {refusal}"))?
+                }
+                (Some(_) | None, Role::Offer | Role::Answer) => Memory::default(),
+            };
+            self.dialogs.insert(key.clone(), memory);
+        }
+        let memory = self.dialogs.known.get_mut(&key).ok_or("no room for a further dialog")?;
+        let input = Input { sdp, kind, sender, flags: &flags };
+        rewrite::rewrite(&input, memory, &mut self.supply)
+            .map(|rewritten| rewritten.sdp)
+            .map_err(|refusal| refusal.to_string())
+    }
+}
+
+impl Sink for Filter {
+    fn piece(&mut self, file: &str, piece: &Piece<'_>) -> Result<(), Failure> {
+        let item = match piece {
+            Piece::Item(item) => item,
+            Piece::Fault(at, reason) => return self.bad.add(place(file, at, reason)),
+        };
+        let mut at = item.place;
+        let reason = match self.item(item) {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Failure(failure)) => return Err(failure),
+            Err(Trouble::Other(reason)) => reason,
+            Err(Trouble::Refused(Refusal::Sdp(error))) if item.kind == Kind::Sdp => {
+                at.line += u64::from(error.line.saturating_sub(1));
+                format!("not an SDP: {}", error.kind)
+            }
+            Err(Trouble::Refused(refusal)) => refusal.to_string(),
+        };
+        self.bad.add(place(file, &at, reason))
+    }
+
+    fn idle(&mut self) -> Result<(), Failure> {
+        self.out.flush()
+    }
+}
