@@ -61,6 +61,11 @@ pub(super) fn connect(path: &Path, mode: Mode) -> std::result::Result<Box<dyn Sq
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(BUSY)?;
+        // A file that may only be read is opened all the same, and would fail at the first change.
+        if mode == Mode::Write && connection.is_readonly("main")? {
+            let code = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(rusqlite::Error::SqliteFailure(code, Some("it may only be read".to_owned())));
+        }
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         if mode == Mode::Read {
