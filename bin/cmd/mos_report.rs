@@ -1,10 +1,13 @@
 //! `mos-report`: what calls sounded like, stream by stream, with the model's name in each row. CONTRACT 10.
 
+mod records;
+
 use super::Entry;
 use crate::exit::{Code, Failure};
 use crate::output::{Output, plain};
 use crate::progress;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
+use records::Records;
 use serde_json::{Value, json};
 use sipbox_core::ng;
 use sipbox_core::trace::quality::{self, Asked, Log, Rating, Stream};
@@ -26,6 +29,8 @@ pub const ENTRY: Entry = Entry {
 
 /// A line of a log, or a whole reply, beyond which nothing is read.
 const TEXT_BYTES: u64 = 1 << 30;
+/// Bad lines of one file that are told one by one: the first ones say what is wrong.
+const TOLD: usize = 10;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Flags {
@@ -268,6 +273,35 @@ fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
     }
 }
 
+/// Bad lines of one file: told, a few of them, and the first one's failure is the file's.
+struct Faults<'a> {
+    name: &'a str,
+    first: Option<Failure>,
+    told: usize,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, line: usize, why: &str) {
+        let message = format!("{}:{line}: {why}; the rest was read", self.name);
+        match self.first {
+            None => self.first = Some(Failure::new(Code::Data, message)),
+            Some(_) => {
+                self.told += 1;
+                if self.told < TOLD {
+                    tell(&message);
+                }
+            }
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        if self.told >= TOLD {
+            tell(&format!("{}: {} bad lines more", self.name, self.told + 1 - TOLD));
+        }
+        self.first.map_or(Ok(()), Err)
+    }
+}
+
 fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failure> {
     let io = |error: std::io::Error| Failure::new(Code::Io, format!("{name}: {error}"));
     let mut input = BufReader::new(std::io::Read::take(input, TEXT_BYTES));
@@ -275,11 +309,22 @@ fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failu
     let first: Vec<u8> = first.iter().copied().skip_while(u8::is_ascii_whitespace).take(2).collect();
     match first[..] {
         [b'{', ..] => {
-            for value in serde_json::Deserializer::from_reader(input).into_iter::<Value>() {
-                let value = value.map_err(|error| {
-                    Failure::new(Code::Data, format!("{name}:{}: no JSON: {error}", error.line()))
-                })?;
-                streams.extend(quality::from_value(&value));
+            let mut records = Records::default();
+            let mut line = Vec::new();
+            let mut faults = Faults { name, first: None, told: 0 };
+            loop {
+                let more = input.read_until(b'\n', &mut line).map_err(io)? > 0;
+                if more {
+                    records.line(&line)
+                } else {
+                    records.finish()
+                }
+                line.clear();
+                streams.extend(records.values.drain(..).flat_map(|value| quality::from_value(&value)));
+                records.bad.drain(..).for_each(|(line, why)| faults.add(line, &why));
+                if !more {
+                    return faults.end();
+                }
             }
         }
         [b'd', b'0'..=b'9'] => {

@@ -3,7 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Finished, TempDir, run};
+use harness::{Finished, TempDir, run, run_in};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -74,6 +74,44 @@ fn a_threshold_is_an_exit_status() {
     assert_eq!((code("4.1"), code("4.2")), (0, 1));
     assert_eq!(report(&[], b"nothing of this kind\n").code, 65);
     assert_eq!(report(&[], b"{\"SSRC\": ").code, 65);
+}
+
+/// What cannot be read is named by its place, and the rest is told all the same.
+#[test]
+fn the_rest_goes_on() {
+    let dir = TempDir::new();
+    let stats: Value = serde_json::from_str(REPLY).unwrap();
+    let event = |id: &str| json!({ "event": "call-end", "call_id": id, "stats": stats }).to_string();
+    let events =
+        [event("one"), "{\"event\": \"call-end\", \"sta".to_owned(), "oops".to_owned(), event("two")];
+    std::fs::write(dir.join("relay.events"), events.join("\n")).unwrap();
+    std::fs::write(dir.join("reply.json"), REPLY).unwrap();
+    std::fs::create_dir(dir.join("directory")).unwrap();
+    let words =
+        ["mos-report", "--model", "legacy", "relay.events", "missing.pcap", "directory", "reply.json"];
+    let finished = run_in(&dir, &words, b"");
+    assert_eq!(finished.code, 65, "of the first fault: {}", finished.stderr);
+    let calls: Vec<Value> = records(&finished)
+        .iter()
+        .filter(|row| row["ssrc"] == 201_209_520)
+        .map(|row| row["call_id"].clone())
+        .collect();
+    assert_eq!(json!(calls), json!(["one", "two", null]), "{}", finished.stderr);
+    for place in ["relay.events:2: ", "relay.events:3: ", "missing.pcap", "directory"] {
+        let lines = finished.stderr.lines().filter(|line| line.contains(place)).count();
+        assert_eq!(lines, 1, "{place} in {}", finished.stderr);
+    }
+    let cut = dir.join("cut.pcap");
+    let mut capture = Capture::new();
+    capture.rtp(0, ("192.0.2.1:4000", "192.0.2.2:5000"), 8, 160, 20, |_| false);
+    let at = capture.0.len();
+    capture.rtp(1_000_000, ("192.0.2.1:4000", "192.0.2.2:5000"), 8, 160, 1, |_| false);
+    std::fs::write(&cut, &capture.0[..capture.0.len() - 3]).unwrap();
+    let finished = run_in(&dir, &["mos-report", "cut.pcap", "reply.json"], b"");
+    assert_eq!(finished.code, 65);
+    assert_eq!(records(&finished)[0]["packets"], 20);
+    assert!(records(&finished).len() > 1, "and the reply");
+    assert!(finished.stderr.contains(&format!("cut.pcap: packet 21 at byte {at}: ")), "{}", finished.stderr);
 }
 
 #[test]

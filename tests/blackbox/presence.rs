@@ -235,6 +235,45 @@ fn a_database_that_is_away_is_503_and_comes_back() {
     assert_eq!(status(&ask(&socket, &publish_request(3, "", &pidf("open")))), 200);
 }
 
+/// A file that is no database, that cannot be made, written or locked: one line with what, where and the mend.
+#[test]
+fn a_database_that_cannot_be_used_is_told() {
+    let house = House::new(Db::Sqlite);
+    std::fs::write(house.dir.join("junk.db"), [0x5a; 4096]).unwrap();
+    std::fs::create_dir(house.dir.join("directory")).unwrap();
+    std::fs::copy(house.dir.join("sipbox.db"), house.dir.join("readonly.db")).unwrap();
+    let mut mode = std::fs::metadata(house.dir.join("readonly.db")).unwrap().permissions();
+    mode.set_readonly(true);
+    std::fs::set_permissions(house.dir.join("readonly.db"), mode).unwrap();
+    let holder = rusqlite::Connection::open(house.dir.join("sipbox.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for (file, code, why) in [
+        ("none/sipbox.db", 66, "check the path"),
+        ("junk.db", 65, "not a database"),
+        ("directory", 71, "unable to open"),
+        ("readonly.db", 71, "only be read; check the owner"),
+        ("sipbox.db", 69, "locked"),
+    ] {
+        let url = format!("sqlite:{file}");
+        let words = ["publish", "bob@example.com", "open", "--db", &url];
+        let mut command = server_command(&house.dir, "presence", &words);
+        // SAFETY: prctl is async-signal-safe. Root may write whatever the mode says, unless it gives that up.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+                const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
+                libc::prctl(libc::PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0);
+                Ok(())
+            });
+        }
+        let mut process = Process::start(command);
+        assert_eq!(process.exit_code(2 * WITHIN), code, "{file}: {}", process.log());
+        let log = process.log();
+        assert!(log.lines().count() == 1 && log.contains("--db") && log.contains(why), "{file}: {log}");
+    }
+    holder.execute_batch("ROLLBACK").unwrap();
+    house.publish(&["open"]);
+}
+
 fn through_the_proxy_both_ways(db: Db) {
     let house = House::new(db);
     let (presence_ip, proxy_ip) = (loopback(), loopback());

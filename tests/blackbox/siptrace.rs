@@ -3,7 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Finished, Server, TempDir, assert_bar_came_and_went, run, run_on_terminal};
+use harness::{Finished, Server, TempDir, assert_bar_came_and_went, run, run_in, run_on_terminal};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
@@ -299,6 +299,26 @@ fn what_is_cut_off_or_no_capture_is_told() {
     assert_eq!(siptrace(&["--status", "7xx"], b"").code, 64);
 }
 
+/// What cannot be read among several is named, and the others are shown.
+#[test]
+fn an_unreadable_file_does_not_stop_the_others() {
+    let dir = TempDir::new();
+    let file = pcap(101, &over_udp(&two_calls()));
+    std::fs::write(dir.join("good.pcap"), &file).unwrap();
+    std::fs::write(dir.join("cut.pcap"), &file[..file.len() - 20]).unwrap();
+    std::fs::write(dir.join("text.txt"), "hello").unwrap();
+    std::fs::create_dir(dir.join("directory")).unwrap();
+    let words = ["siptrace", "-o", "json", "missing.pcap", "directory", "cut.pcap", "text.txt", "good.pcap"];
+    let finished = run_in(&dir, &words, b"");
+    assert_eq!(finished.code, 66, "of the first fault: {}", finished.stderr);
+    let messages = two_calls().len();
+    assert_eq!(records(&finished).len(), 2 * messages - 1, "all but the one that is cut off");
+    for place in ["missing.pcap: ", "directory: ", "cut.pcap: packet ", "text.txt: "] {
+        let lines = finished.stderr.lines().filter(|line| line.contains(place)).count();
+        assert_eq!(lines, 1, "{place} in {}", finished.stderr);
+    }
+}
+
 #[test]
 fn a_closed_pipe_is_quiet() {
     let many: Vec<_> = std::iter::repeat_with(two_calls).take(500).flatten().collect();
@@ -357,6 +377,53 @@ fn hep(message: &[u8]) -> Vec<u8> {
     chunk(12, &[0, 0, 0, 1]);
     chunk(15, message);
     [b"HEP3", &(chunks.len() as u16 + 6).to_be_bytes()[..], &chunks].concat()
+}
+
+/// A good datagram, spoilt in its lengths, types and end.
+fn hep_garbage() -> Vec<Vec<u8>> {
+    let good = hep(&message("INVITE sip:bob@example.com SIP/2.0", "1 INVITE", "spoilt", ""));
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut spoilt = good.clone();
+        spoilt[at..at + bytes.len()].copy_from_slice(bytes);
+        spoilt
+    };
+    let mut all: Vec<Vec<u8>> = (0..good.len()).step_by(7).map(|end| good[..end].to_vec()).collect();
+    all.extend([
+        changed(4, &[0, 0]),
+        changed(4, &[0xff, 0xff]),
+        // The first chunk's length: none, and more than there is.
+        changed(10, &[0, 0]),
+        changed(10, &[0xff, 0xff]),
+        hep(b""),
+        hep(&[0xff; 300]),
+        vec![0; 65_000],
+        Vec::new(),
+    ]);
+    all
+}
+
+/// Garbage is neither shown nor does it fill the log, and what comes after it is traced.
+#[test]
+fn hep_garbage_is_passed_over() {
+    let mut server = Server::start("siptrace", &["--hep-listen", "udp:127.0.0.1:0", "-o", "json"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = server.address("udp");
+    for garbage in hep_garbage() {
+        socket.send_to(&garbage, to).unwrap();
+    }
+    let good = message("INVITE sip:bob@example.com SIP/2.0", "1 INVITE", "good", "");
+    socket.send_to(&hep(&good), to).unwrap();
+    let within = Duration::from_secs(10);
+    assert!(
+        server.wait_record(within, |record| record["call_id"] == "good").is_some(),
+        "{}",
+        server.stderr()
+    );
+    assert_eq!(server.stop(), 0);
+    assert!(server.records().iter().all(|record| record["call_id"] != "spoilt"));
+    let log = server.stderr();
+    assert!(log.contains("no HEPv3") && log.contains("were no SIP in HEPv3"), "{log}");
+    assert!(log.lines().count() < 8, "{log}");
 }
 
 #[test]
