@@ -98,7 +98,7 @@ fn read(session: &mut Session, jobs: &Receiver<Job>) {
     while let Ok((query, answer)) = jobs.recv() {
         match session.read(&query) {
             Ok(reply) => answer(Ok(reply)),
-            Err(error) => tell_all(vec![(query, answer)], jobs, &error),
+            Err(fault) => fail(session, vec![(query, answer)], jobs, &fault),
         }
     }
 }
@@ -125,11 +125,7 @@ fn write(session: &mut Session, jobs: &Receiver<Job>) {
             Ok(answers) => {
                 group.into_iter().zip(answers).for_each(|((_, answer), reply)| answer(reply));
             }
-            Err(fault) => {
-                let error = session.judge(&fault);
-                session.roll_back();
-                tell_all(group, jobs, &error);
-            }
+            Err(fault) => fail(session, group, jobs, &fault),
         }
     }
 }
@@ -157,9 +153,15 @@ fn carry_out(
     Ok(answers)
 }
 
-/// Those whose queries failed, and those that asked meanwhile: one after the other would wait as long again each, far beyond
-/// their askers' deadlines, and longer the more there are. Whoever asks again after that answer is none of them.
-fn tell_all(mut failed: Vec<Job>, jobs: &Receiver<Job>, error: &Error) {
-    failed.extend(jobs.try_iter());
+/// Tells those whose queries failed; and, where the database is away, those that asked meanwhile: one after the other would
+/// wait as long again each, far beyond their askers' deadlines, and longer the more there are. Whoever asks again after that
+/// answer is none of them.
+fn fail(session: &mut Session, mut failed: Vec<Job>, jobs: &Receiver<Job>, fault: &Fault) {
+    let error = session.judge(fault);
+    session.roll_back();
+    match fault {
+        Fault::Lost(_) | Fault::Busy(_) | Fault::Again(_) => failed.extend(jobs.try_iter()),
+        Fault::Duplicate(_) | Fault::DoesNotFit(_) | Fault::Statement(_) => {}
+    }
     failed.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
 }

@@ -134,14 +134,10 @@ impl Session {
         }
     }
 
-    pub fn read(&mut self, query: &Query) -> Answer {
-        match self.attempt(|sql| tables::read(sql, query)) {
-            Ok(reply) => {
-                self.health.back(&self.place, self.mode);
-                Ok(reply)
-            }
-            Err(fault) => Err(self.judge(&fault)),
-        }
+    pub fn read(&mut self, query: &Query) -> sql::Result<Reply> {
+        let reply = self.attempt(|sql| tables::read(sql, query))?;
+        self.health.back(&self.place, self.mode);
+        Ok(reply)
     }
 
     pub fn begin(&mut self) -> sql::Result<()> {

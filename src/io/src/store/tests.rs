@@ -96,6 +96,19 @@ impl Store {
         }
     }
 
+    /// One statement behind its back.
+    fn sql(&self, statement: &str) {
+        match self {
+            Store::Memory(_) => {}
+            Store::Sqlite(dir, _) => {
+                rusqlite::Connection::open(dir.file()).unwrap().execute_batch(statement).unwrap();
+            }
+            Store::MySql(schema, _) => {
+                ::mysql::prelude::Queryable::query_drop(&mut schema.connect(), statement).unwrap();
+            }
+        }
+    }
+
     fn count(&self, table: &str) -> Option<i64> {
         let text = format!("SELECT count(*) FROM {table}");
         match self {
@@ -127,6 +140,7 @@ battery! {
     many_bindings
     presence_is_as_in_the_reference
     many_at_once_are_all_answered
+    a_query_that_fails_fails_alone
     what_was_answered_is_there_for_the_next_one
     two_writers_do_not_lose_or_double
     two_writers_take_a_rush_of_new_users
@@ -474,6 +488,30 @@ fn many_at_once_are_all_answered(store: &Store) {
             Ok(Reply::Refused(Refusal::OutOfOrder)) => assert_eq!(i % 10, 9),
             other => panic!("{i}: {other:?}"),
         }
+    }
+}
+
+/// A table is gone, which is a fault of its own: who asks for something else is not turned away with it.
+fn a_query_that_fails_fails_alone(store: &Store) {
+    let Some(database) = store.database() else { return };
+    store.ask(save(1, at(0), vec![binding("sip:a@h1", 1, at(0), 60)]));
+    store.sql("DROP TABLE domain");
+    store.sql("DROP TABLE presentity");
+    let (sender, answers) = channel();
+    for number in 0..100 {
+        for (fails, query) in [
+            (true, Query::Domains),
+            (false, Query::Bindings { aor: alice(), now: at(1) }),
+            (true, Query::Presence(publish(None, "e", Some(b"<a/>"), at(0), 60))),
+            (false, save(2 + number, at(1), vec![binding("sip:a@h1", 2 + number, at(1), 60)])),
+        ] {
+            let sender = sender.clone();
+            database.put(query, Box::new(move |reply| sender.send((fails, reply)).unwrap()));
+        }
+    }
+    for _ in 0..400 {
+        let (fails, reply) = answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(reply.is_err(), fails, "{reply:?}");
     }
 }
 
