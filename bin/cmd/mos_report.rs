@@ -29,6 +29,34 @@ pub const ENTRY: Entry = Entry {
 
 /// A line of a log, or a whole reply, beyond which nothing is read.
 const TEXT_BYTES: u64 = 1 << 30;
+/// The table's columns.
+const HEAD: [&str; 12] = [
+    "MOS", "lowest", "highest", "model", "codec", "samples", "packets", "lost", "jitter", "SSRC", "peer",
+    "call-id",
+];
+/// The columns of CSV: members of the JSON record.
+const COLUMNS: [&str; 20] = [
+    "call_id",
+    "ssrc",
+    "peer",
+    "origin",
+    "codec",
+    "packets",
+    "lost",
+    "model",
+    "samples",
+    "mos",
+    "lowest",
+    "lowest_at",
+    "highest",
+    "highest_at",
+    "from",
+    "to",
+    "ptime",
+    "jitter",
+    "max_jitter",
+    "round_trip",
+];
 /// Bad lines of one file that are told one by one: the first ones say what is wrong.
 const TOLD: usize = 10;
 
@@ -80,21 +108,23 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         }
     }
     let mut out = Output::new();
-    match format {
-        Format::Table => out.text("MOS\tlowest\thighest\tmodel\tsamples\tpackets\tlost\tSSRC\tpeer\tcall-id\n")?,
-        Format::Csv => out.text("call_id,ssrc,peer,origin,codec,packets,lost,model,samples,mos,lowest,lowest_at,highest,highest_at,from,to,ptime,jitter,max_jitter,round_trip\n")?,
-        Format::Json => {}
+    if format == Format::Csv {
+        out.text(&format!("{}\n", COLUMNS.join(",")))?;
     }
+    let mut table = vec![HEAD.map(str::to_owned)];
     let mut low = 0usize;
     for stream in &streams {
         for row in rows(stream, &flags.model) {
             low += usize::from(row.average.is_some_and(|mos| flags.min_mos.is_some_and(|least| mos < least)));
             match format {
-                Format::Table => out.text(&row.table(stream))?,
+                Format::Table => table.push(row.cells(stream)),
                 Format::Csv => out.text(&row.csv(stream))?,
                 Format::Json => out.record(&row.json(stream))?,
             }
         }
+    }
+    if format == Format::Table {
+        out.text(&aligned(&table))?;
     }
     out.flush()?;
     result?;
@@ -195,49 +225,30 @@ impl Row {
         record
     }
 
-    fn table(&self, stream: &Stream) -> String {
-        let mos = |mos: Option<f64>| mos.map_or("-".to_owned(), |mos| format!("{mos:.2}"));
-        let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
-        format!(
-            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+    /// Under [`HEAD`].
+    fn cells(&self, stream: &Stream) -> [String; HEAD.len()] {
+        let none = || "-".to_owned();
+        let mos = |mos: Option<f64>| mos.map_or_else(none, |mos| format!("{mos:.2}"));
+        let count = |count: Option<u64>| count.map_or_else(none, |count| count.to_string());
+        [
             mos(self.average),
             mos(self.lowest),
             mos(self.highest),
-            self.model,
+            self.model.to_owned(),
+            stream.codec.as_deref().map_or_else(none, plain),
             count(self.rating.as_ref().map(|rating| rating.samples)),
             count(stream.packets),
             count(stream.lost),
-            stream.ssrc.map_or("-".to_owned(), |ssrc| format!("{ssrc:08x}")),
+            stream.jitter().map_or_else(none, |(mean, _)| format!("{:.1}", milliseconds(mean))),
+            stream.ssrc.map_or_else(none, |ssrc| format!("{ssrc:08x}")),
             plain(&stream.peer),
-            plain(&stream.call_id)
-        )
+            plain(&stream.call_id),
+        ]
     }
 
     fn csv(&self, stream: &Stream) -> String {
         let record = self.json(stream);
-        let keys = [
-            "call_id",
-            "ssrc",
-            "peer",
-            "origin",
-            "codec",
-            "packets",
-            "lost",
-            "model",
-            "samples",
-            "mos",
-            "lowest",
-            "lowest_at",
-            "highest",
-            "highest_at",
-            "from",
-            "to",
-            "ptime",
-            "jitter",
-            "max_jitter",
-            "round_trip",
-        ];
-        let cells = keys.map(|key| match record.get(key) {
+        let cells = COLUMNS.map(|key| match record.get(key) {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) if text.contains([',', '"', '\n', '\r']) => {
                 format!("\"{}\"", text.replace('"', "\"\""))
@@ -271,6 +282,21 @@ fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
         }
         Content::Other => text(name, input, streams),
     }
+}
+
+/// Rows whose columns stand below each other.
+fn aligned(rows: &[[String; HEAD.len()]]) -> String {
+    let mut widths = [0; HEAD.len()];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; HEAD.len()]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Bad lines of one file: told, a few of them, and the first one's failure is the file's.

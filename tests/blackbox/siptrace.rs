@@ -3,11 +3,12 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
-use harness::{Finished, Server, TempDir, assert_bar_came_and_went, run, run_in, run_on_terminal};
+use harness::{
+    Finished, Server, TempDir, assert_bar_came_and_went, run, run_in, run_on_terminal, shared_captures,
+};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -529,18 +530,9 @@ fn sends_hep(command: &str) {
 
 // --- The shared corpus ---
 
-fn corpus() -> Option<PathBuf> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/pcap");
-    if !dir.join("expected.json").is_file() {
-        eprintln!("SKIPPED: no shared corpus at {}", dir.display());
-        return None;
-    }
-    Some(dir)
-}
-
 #[test]
 fn every_capture_has_the_calls_of_its_index() {
-    let Some(dir) = corpus() else { return };
+    let Some(dir) = shared_captures() else { return };
     let index = std::fs::read_to_string(dir.join("expected.json")).expect("the index");
     let index: Value = serde_json::from_str(&index).expect("JSON");
     let files = index["files"].as_object().expect("files");
@@ -591,7 +583,7 @@ fn tshark(path: &str) -> Option<BTreeMap<String, (String, String, u64)>> {
 
 #[test]
 fn lists_are_those_of_tshark() {
-    let Some(dir) = corpus() else { return };
+    let Some(dir) = shared_captures() else { return };
     for name in [
         "sngrep-aaa.pcap",
         "ndpi-FAX-Call-t38-CA-TDM-SIP-FB-1.pcap",

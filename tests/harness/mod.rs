@@ -412,6 +412,16 @@ pub fn run_in<S: AsRef<str>>(dir: &TempDir, args: &[S], input: &[u8]) -> Finishe
     Finished { code, stdout: text(&process.stdout), stderr: text(&process.stderr) }
 }
 
+/// The shared captures, which stand beside the repository and not in it; None, said aloud, where they do not.
+pub fn shared_captures() -> Option<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/pcap");
+    if !dir.join("expected.json").is_file() {
+        eprintln!("SKIPPED: no shared corpus at {}", dir.display());
+        return None;
+    }
+    Some(dir)
+}
+
 /// Runs `sipbox ARGS` with a terminal as its standard error, and gives what it wrote there, bytes and all.
 pub fn run_on_terminal<S: AsRef<str>>(args: &[S]) -> (Finished, Vec<u8>) {
     use std::os::fd::{FromRawFd, OwnedFd};

@@ -79,6 +79,10 @@ pub struct Rating {
 impl Stream {
     /// Mean and greatest jitter: of each packet, else of what was measured, else of what was reported.
     pub fn jitter(&self) -> Option<(u32, u32)> {
+        // Without the clock rate of its payload type it means nothing.
+        if self.origin == "rtp" && self.codec.is_none() {
+            return None;
+        }
         let points = if self.measured.is_empty() { &self.reported } else { &self.measured };
         let sum: u64 = points.iter().map(|point| u64::from(point.jitter_us)).sum();
         let of_points = || {
