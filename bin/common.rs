@@ -11,6 +11,7 @@ use sipbox_io::events::{self, Events, Writer};
 use sipbox_io::hep;
 use sipbox_io::listen::{self, Bound, Spec};
 use sipbox_io::{log, tls};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -103,9 +104,12 @@ pub enum TlsVerify {
     Required,
 }
 
-/// `--tls-insecure`, of servers that connect by TLS.
+/// How others are found and believed, of servers that connect to them.
 #[derive(Args, Clone, Debug)]
-pub struct TlsOutward {
+pub struct Outward {
+    /// A DNS server, ADDRESS or ADDRESS:PORT [default: the system's]
+    #[arg(long, value_name = "ADDRESS", value_parser = dns_server)]
+    pub dns: Vec<SocketAddr>,
     /// Where we connect by TLS, ask no server who it is; for a try
     #[arg(long)]
     pub tls_insecure: bool,
@@ -304,6 +308,11 @@ impl Log {
         };
         Ok(log::start(format, least, command, clock)?)
     }
+}
+
+fn dns_server(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+    address.map_err(|_| "write ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets")
 }
 
 /// Flags that clap took and that contradict each other in a way that it cannot see.

@@ -20,6 +20,7 @@ complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -
 json\t''
 journal\t''"
 complete -c sipbox-proxy -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
+complete -c sipbox-proxy -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
 complete -c sipbox-proxy -l registrar -d 'Where REGISTER goes' -r
 complete -c sipbox-proxy -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
 complete -c sipbox-proxy -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r

@@ -187,7 +187,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --tls-insecure --auth --min-expires --max-expires --help serve list publish watch"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --dns --tls-insecure --auth --min-expires --max-expires --help serve list publish watch"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -257,6 +257,10 @@ _sipbox() {
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
                     return 0
                     ;;
+                --dns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --auth)
                     COMPREPLY=($(compgen -W "digest none" -- "${cur}"))
                     return 0
@@ -321,7 +325,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__presence__subcmd__serve)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --tls-insecure --auth --min-expires --max-expires --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --dns --tls-insecure --auth --min-expires --max-expires --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -391,6 +395,10 @@ _sipbox() {
                     COMPREPLY=($(compgen -W "text json journal" -- "${cur}"))
                     return 0
                     ;;
+                --dns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --auth)
                     COMPREPLY=($(compgen -W "digest none" -- "${cur}"))
                     return 0
@@ -441,7 +449,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__proxy)
-            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --workers --tls-insecure --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
+            opts="-v -q -h --listen --advertise --domain --edge --secret-file --db --tls-cert --tls-key --tls-self-signed --tls-min --tls-ca --tls-verify --events --hep --rate-limit --drain --log --verbose --quiet --workers --dns --tls-insecure --registrar --presence --relay --relay-policy --auth --trust --route --fork --ring-timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -512,6 +520,10 @@ _sipbox() {
                     return 0
                     ;;
                 --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dns)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -137,6 +137,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the 
 json\t''
 journal\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l workers -d 'Threads that work on SIP, each on calls and users of its own; one carries thousands of calls a second' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l registrar -d 'Where REGISTER goes' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l presence -d 'Where SUBSCRIBE and PUBLISH go [default: nowhere, they get 404]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l relay -d 'An ng media relay, udp:HOST:PORT; several share the calls, and each call stays on its own' -r
@@ -247,6 +248,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_s
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
 none\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
@@ -281,6 +283,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
 journal\t''"
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
 none\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r

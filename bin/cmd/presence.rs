@@ -4,7 +4,7 @@ mod watch;
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common::{Database, TlsOutward, usage};
+use crate::common::{Database, Outward, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -80,7 +80,7 @@ struct Serve {
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
-    outward: TlsOutward,
+    outward: Outward,
     /// Whether passwords are asked for; never of --edge, where they were asked for already
     #[arg(long, value_enum, default_value_t = server::Auth::Digest)]
     auth: server::Auth,

@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common::{self, TlsOutward, Workers};
+use crate::common::{self, Outward, Workers};
 use crate::exit::Failure;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use sipbox_core::cidr::Cidr;
@@ -22,7 +22,7 @@ struct Flags {
     #[command(flatten)]
     workers: Workers,
     #[command(flatten)]
-    outward: TlsOutward,
+    outward: Outward,
     /// Where REGISTER goes
     #[arg(long, value_name = "URI")]
     registrar: Option<String>,

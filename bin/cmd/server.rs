@@ -6,8 +6,7 @@
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 
 use crate::common::{
-    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, RateLimited, Secrets, Tls, TlsOutward,
-    Workers,
+    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Outward, RateLimited, Secrets, Tls, Workers,
 };
 use crate::exit::{Code, Failure};
 use clap::{Args, ValueEnum};
@@ -110,9 +109,10 @@ impl Server {
 }
 
 impl Started {
-    /// `--tls-insecure`, of a server that connects to others.
-    pub fn outward(mut self, flags: &TlsOutward) -> Self {
+    /// For a server that connects to others.
+    pub fn outward(mut self, flags: &Outward) -> Self {
         self.options.tls.insecure = flags.tls_insecure;
+        self.options.dns.clone_from(&flags.dns);
         self
     }
 

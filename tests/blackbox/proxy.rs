@@ -484,3 +484,105 @@ fn an_address_that_is_taken_is_71() {
         assert_eq!(log.lines().count(), 1, "{log}");
     }
 }
+
+/// RFC 3263 over real sockets: a zone of our own in Debian's dnsmasq says by which transports, in which order, and where.
+#[test]
+fn dns_says_where_a_domain_is_and_the_next_server_takes_over() {
+    let (dns, ip) = (loopback(), loopback());
+    let refused = TcpListener::bind((ip, 0)).expect("a port").local_addr().expect("bound");
+    let busy = TcpListener::bind((loopback(), 0)).expect("a port");
+    let carol = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    carol.set_read_timeout(Some(WITHIN)).expect("a time-out");
+    let busy_at = busy.local_addr().expect("bound");
+    let carol_at = carol.local_addr().expect("bound");
+    let mut command = Command::new("dnsmasq");
+    command.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--port=5300",
+    ]);
+    command.args([
+        "--bind-interfaces",
+        "--user=root",
+        "--pid-file=",
+        "--local=/example.org/",
+        "--local-ttl=60",
+    ]);
+    command.args([format!("--listen-address={dns}")]);
+    command.args(["--log-queries", "--log-facility=-"]);
+    command.args([
+        "--naptr-record=example.org,10,10,S,SIP+D2T,,_sip._tcp.example.org".to_owned(),
+        "--naptr-record=example.org,20,10,S,SIP+D2U,,_sip._udp.example.org".to_owned(),
+        format!("--srv-host=_sip._tcp.example.org,a.example.org,{},10,50", refused.port()),
+        format!("--srv-host=_sip._tcp.example.org,b.example.org,{},20,50", busy_at.port()),
+        format!("--srv-host=_sip._udp.example.org,c.example.org,{},10,50", carol_at.port()),
+        format!("--host-record=a.example.org,{}", refused.ip()),
+        format!("--host-record=b.example.org,{}", busy_at.ip()),
+        format!("--host-record=c.example.org,{}", carol_at.ip()),
+    ]);
+    let dnsmasq = Process::start(command);
+    assert!(
+        dnsmasq.stderr.wait(0, WITHIN, |line| line.contains("started").then_some(())).is_some(),
+        "{}",
+        dnsmasq.log()
+    );
+    let house = House::start(&["--dns", &format!("{dns}:5300")]);
+    let alice = Phone::new(&house, "alice", "wonder");
+    // B answers 503 to whatever comes.
+    std::thread::spawn(move || {
+        for stream in busy.incoming() {
+            let mut stream = stream.expect("a connection");
+            stream.set_read_timeout(Some(WITHIN)).expect("a time-out");
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            // ACKs come here too, and are read with what is left.
+            while let Ok(length @ 1..) = std::io::Read::read(&mut stream, &mut buffer) {
+                request.extend_from_slice(&buffer[..length]);
+                if request.starts_with(b"OPTIONS ") && request.ends_with(b"\r\n\r\n") {
+                    let message = Message::parse(&request).expect("a request");
+                    let answer = build::response(&message, 503, None, Some("b"), &[], b"");
+                    std::io::Write::write_all(&mut stream, &answer).expect("sent");
+                    request.clear();
+                }
+            }
+        }
+    });
+    // dnsmasq has no SOA to say for how long there is no IPv6 address: that is asked for each time.
+    let asked = || {
+        dnsmasq
+            .stderr
+            .all()
+            .iter()
+            .filter(|line| line.contains("query[") && !line.contains("query[AAAA]"))
+            .count()
+    };
+    let call = || {
+        let (uri, to) = ("sip:carol@example.org", "<sip:carol@example.org>");
+        alice.send(&alice.compose("OPTIONS", uri, to, "", ""));
+        let challenge = alice.final_response(alice.number.get());
+        let message = Message::parse(challenge.as_bytes()).expect("a response");
+        let (header, challenge) = Challenge::of(&message).expect("a challenge");
+        let proof = challenge.answer(alice.user, alice.password, "OPTIONS", uri, 1, "cnonce");
+        alice.send(&alice.compose("OPTIONS", uri, to, &format!("{header}: {proof}\r\n"), ""));
+        let mut buffer = [0; 4096];
+        let (length, from) = carol.recv_from(&mut buffer).expect("a request at the third server");
+        let request = Message::parse(&buffer[..length]).expect("a request");
+        let answer = build::response(&request, 200, None, Some("c"), &[], b"");
+        carol.send_to(&answer, from).expect("sent");
+        let response = alice.final_response(alice.number.get());
+        assert!(response.starts_with("SIP/2.0 200"), "{response}");
+    };
+    call();
+    assert!(house.proxy.wait_log(WITHIN, "unreachable").is_some(), "{}", house.proxy.stderr());
+    let first = asked();
+    assert!(first >= 5, "{}", dnsmasq.log());
+    // A comes up; but it did not answer a moment ago, and its answers have a TTL.
+    let again = TcpListener::bind(refused).expect("the port");
+    again.set_nonblocking(true).expect("set");
+    call();
+    assert!(again.accept().is_err(), "left out");
+    assert_eq!(asked(), first, "from the cache: {}", dnsmasq.log());
+    house.well();
+}

@@ -11,7 +11,7 @@
 //! uas
 //! machine
 //! rewrite
-//! client dialog auth store ng mos check pair diff anonymise
+//! client dialog auth store ng mos resolve check pair diff anonymise
 //! transaction sdp media inputs
 //! sip framing
 //! time rng limits cidr flow timer rate
@@ -39,6 +39,7 @@ pub mod rate;
 pub mod registrar;
 #[cfg(feature = "webrtc")]
 pub mod relay;
+pub mod resolve;
 pub mod rewrite;
 pub mod rng;
 pub mod sdp;

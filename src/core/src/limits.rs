@@ -31,6 +31,17 @@ pub const PASSED_MESSAGES: usize = 8_192;
 /// Names of TLS servers that are remembered between the question for their addresses and the connection.
 pub const SERVER_NAMES: usize = 16_384;
 
+// --- Where a URI leads (resolve) ---
+
+/// Servers that are tried for one request; a large provider lists eight.
+pub const RESOLVED_HOPS: usize = 16;
+/// Services of one domain's NAPTR that are looked into.
+pub const RESOLVED_SERVICES: usize = 4;
+/// Servers that are remembered as not answering.
+pub const DEAD_HOPS: usize = 1_024;
+/// Searches in DNS that may be under way in one worker; further ones find nothing at once.
+pub const DNS_SEARCHES: usize = 1_024;
+
 // --- Flooding addresses (rate) ---
 
 /// Addresses that are counted in one window.

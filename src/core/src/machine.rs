@@ -7,6 +7,7 @@
 //! Not here: who carries it out (`sipbox-io`, `driver`).
 
 use crate::flow::{Flow, Target};
+use crate::resolve;
 use crate::store;
 use crate::time::Instant;
 use bytes::Bytes;
@@ -71,6 +72,8 @@ pub enum Question {
     Store(store::Query),
     /// Addresses of a host; the literal address never comes here.
     Resolve { host: String, port: u16 },
+    /// Where a URI leads, by RFC 3263.
+    Locate(resolve::Wanted),
     /// One ng request to the relay of this index: a dictionary in bencode without the cookie.
     Relay { relay: u16, request: Bytes },
 }
@@ -79,6 +82,8 @@ pub enum Question {
 pub enum Reply {
     Store(Result<store::Reply, store::Error>),
     Resolve(Vec<SocketAddr>),
+    /// In the order in which they are to be tried; empty: there is none, or DNS does not answer.
+    Locate(Vec<resolve::Hop>),
     /// The reply's dictionary without the cookie, or `None` after the last retransmission had no answer.
     Relay(Option<Bytes>),
 }

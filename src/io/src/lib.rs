@@ -7,6 +7,7 @@ pub mod capture;
 pub mod certificate;
 pub mod clock;
 pub mod control;
+pub mod dns;
 pub mod driver;
 pub mod entropy;
 pub mod events;

@@ -261,7 +261,7 @@ impl Presence {
                 return self.resolved(now, watch, found.first().copied());
             }
             (asked, Reply::Store(reply)) => (asked, reply),
-            (_, Reply::Resolve(_) | Reply::Relay(_)) => return,
+            (_, Reply::Resolve(_) | Reply::Locate(_) | Reply::Relay(_)) => return,
         };
         match reply {
             (Asked::Request(waiting), reply) => self.request_told(now, *waiting, reply),

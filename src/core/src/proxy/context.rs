@@ -6,6 +6,7 @@ use super::media::{Key, Peer};
 use super::token::{RouteToken, Toward};
 use crate::flow::{Flow, Target};
 use crate::machine::Ticket;
+use crate::resolve::{Hop, Wanted};
 use crate::sdp::Profile;
 use crate::transaction::{ClientId, ServerId};
 use bytes::Bytes;
@@ -103,17 +104,23 @@ pub(super) struct Destination {
 pub(super) enum NextHop {
     Target(Target),
     /// To be resolved first.
-    Host {
-        host: String,
-        port: u16,
-        transport: crate::flow::Transport,
-    },
+    Host(Wanted),
 }
 
 /// One copy of the request.
 pub(super) struct Branch {
     pub destination: Destination,
     pub target: Option<Target>,
+    /// Who is tried after it (RFC 3263 §4.3).
+    pub others: VecDeque<Hop>,
+    /// Nobody answered there, or there is no way.
+    pub unreached: bool,
+    /// Something was heard of it, be it a 100.
+    pub heard: bool,
+    /// It went by TCP for its length alone: where it would have gone.
+    pub datagram: Option<Target>,
+    /// It stays a datagram whatever its length: TCP was tried.
+    pub stays_datagram: bool,
     pub client: Option<ClientId>,
     /// Its share of the request's breadth.
     pub breadth: u32,
@@ -153,6 +160,11 @@ impl Branch {
         Branch {
             destination,
             target: None,
+            others: VecDeque::new(),
+            unreached: false,
+            heard: false,
+            datagram: None,
+            stays_datagram: false,
             client: None,
             breadth,
             hung_up: Vec::new(),

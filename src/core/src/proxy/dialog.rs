@@ -380,8 +380,8 @@ impl Proxy {
         let target = match &destination.next {
             NextHop::Target(target) => *target,
             // A name cannot be waited for here: only what is an address by itself is followed.
-            NextHop::Host { host, port, transport } => {
-                let Some(target) = self.literal_target(host, *port, *transport) else { return };
+            NextHop::Host(wanted) => {
+                let Some(target) = self.literal_target(wanted) else { return };
                 target
             }
         };

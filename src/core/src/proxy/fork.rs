@@ -10,13 +10,21 @@ use super::media::{self, Half, Key, Verdict};
 use super::{Proxy, Timer, event, forward, lossy, nat};
 use crate::flow::{ServerKey, Target, Transport};
 use crate::machine::{Event, Level, Output, Question};
+use crate::resolve::Hop;
 use crate::sip::{Message, Name};
 use crate::time::Instant;
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Timer C: more than three minutes (§16.6 step 11).
 const TIMER_C: Duration = Duration::from_secs(185);
+
+/// Bytes of a request that still go as a datagram where the path's MTU is not known (§18.1.1).
+const DATAGRAM: usize = 1300;
+/// About what a request grows by on its way through us: Via and Record-Route.
+const ADDED: usize = 200;
+/// How long TCP may take before the datagram is tried after all.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl Proxy {
     /// Begins with the destinations, all at once or one after the other.
@@ -47,18 +55,18 @@ impl Proxy {
         let next = context.branches[index].destination.next.clone();
         match next {
             NextHop::Target(target) => self.targeted(now, context, index, target),
-            NextHop::Host { host, port, transport } => {
-                if crate::sip::uri::host_ip(&host).is_some() {
-                    return match self.literal_target(&host, port, transport) {
+            NextHop::Host(wanted) => {
+                if let Some(hop) = wanted.literal() {
+                    return match self.literal_target(&wanted) {
                         Some(target) => self.targeted(now, context, index, target),
                         None => {
-                            self.tell_no_listener(transport, &host);
+                            self.tell_no_listener(hop.transport, &wanted.host);
                             self.fail(now, context, index, 503, "No Socket For This Transport");
                         }
                     };
                 }
                 let waiting = Waiting::Resolve(context.id, index);
-                context.branches[index].asking = self.ask(now, Question::Resolve { host, port }, waiting);
+                context.branches[index].asking = self.ask(now, Question::Locate(wanted), waiting);
                 if context.branches[index].asking.is_none() {
                     self.fail(now, context, index, 503, "Too Many Questions");
                 }
@@ -66,27 +74,72 @@ impl Proxy {
         }
     }
 
-    pub(super) fn resolved(
+    /// Where a name leads: to the first server that we have a socket for, and that is not known to be dead; the others
+    /// wait for their turn.
+    pub(super) fn located_hops(
         &mut self,
         now: Instant,
         context: &mut Context,
         index: usize,
-        found: &[SocketAddr],
+        found: Vec<Hop>,
     ) {
         let Some(branch) = context.branches.get_mut(index) else { return };
         branch.asking = None;
-        let NextHop::Host { transport, ref host, .. } = branch.destination.next else { return };
-        let server = ServerKey::of(host);
-        let target = found.iter().find_map(|remote| self.address_target(*remote, transport, server));
-        match target {
-            Some(target) => self.targeted(now, context, index, target),
-            None if found.is_empty() => self.fail(now, context, index, 503, "Host Not Found"),
-            None => {
-                let host = host.clone();
-                self.tell_no_listener(transport, &host);
-                self.fail(now, context, index, 503, "No Socket For This Transport");
-            }
+        let NextHop::Host(wanted) = &branch.destination.next else { return };
+        let (host, server) = (wanted.host.clone(), ServerKey::of(&wanted.host));
+        let Some(first) = found.first().copied() else {
+            return self.fail(now, context, index, 503, "Host Not Found");
+        };
+        let reachable = found
+            .into_iter()
+            .filter(|hop| self.address_target(hop.remote, hop.transport, server).is_some())
+            .collect();
+        let mut hops: VecDeque<Hop> = self.dead.leave_out(now, reachable).into();
+        let target = hops.pop_front().and_then(|hop| self.address_target(hop.remote, hop.transport, server));
+        let Some(target) = target else {
+            self.tell_no_listener(first.transport, &host);
+            return self.fail(now, context, index, 503, "No Socket For This Transport");
+        };
+        context.branches[index].others = hops;
+        self.targeted(now, context, index, target);
+    }
+
+    /// Nobody answered on a branch, or there was no way: who is not there is left out for a while.
+    pub(super) fn unreached(&mut self, now: Instant, context: &mut Context, index: usize) {
+        let Some(branch) = context.branches.get_mut(index) else { return };
+        branch.unreached = true;
+        if let Some(Target::Address { transport, remote, .. }) = branch.target {
+            self.dead.mark(now, Hop { transport, remote });
         }
+    }
+
+    /// RFC 3263 §4.3: after a time-out, a failure on the way or a 503, the next server has its turn.
+    fn try_next(&mut self, now: Instant, context: &mut Context, index: usize) -> bool {
+        let branch = &mut context.branches[index];
+        let over = branch.unreached || matches!(branch.outcome, Some(Outcome::Response(503, _)));
+        if !over || context.cancelled || context.finished {
+            return false;
+        }
+        let NextHop::Host(wanted) = &branch.destination.next else { return false };
+        let server = ServerKey::of(&wanted.host);
+        if let Some(target) = branch.datagram {
+            let mut again = Branch::new(branch.destination.clone(), branch.breadth);
+            again.others = std::mem::take(&mut branch.others);
+            again.stays_datagram = true;
+            context.branches.push(again);
+            let index = context.branches.len() - 1;
+            self.targeted(now, context, index, target);
+            return true;
+        }
+        let mut others = std::mem::take(&mut branch.others);
+        let Some(next) = others.pop_front() else { return false };
+        let mut again = Branch::new(branch.destination.clone(), branch.breadth);
+        again.others = others;
+        let Some(target) = self.address_target(next.remote, next.transport, server) else { return false };
+        context.branches.push(again);
+        let index = context.branches.len() - 1;
+        self.targeted(now, context, index, target);
+        true
     }
 
     /// The seed's first trouble: what is to be reached by a transport that we do not listen on cannot be.
@@ -196,12 +249,52 @@ impl Proxy {
         }
     }
 
+    /// RFC 3261 §18.1.1: what is near the path's MTU goes by TCP, where the other side said nothing of how it is reached
+    /// and has not been found without TCP before.
+    fn by_tcp(&self, now: Instant, branch: &Branch, target: Target, length: usize) -> Option<Target> {
+        let Target::Address { transport: Transport::Udp, remote, server, .. } = target else { return None };
+        let NextHop::Host(wanted) = &branch.destination.next else { return None };
+        let hop = Hop { transport: Transport::Tcp, remote };
+        let may = length > DATAGRAM
+            && !branch.stays_datagram
+            && branch.destination.direct
+            && wanted.transport.is_none()
+            && !self.dead.has(now, &hop);
+        may.then(|| self.address_target(remote, Transport::Tcp, server)).flatten()
+    }
+
+    /// What went by TCP for its length is answered by nobody: perhaps nobody listens there, and something in between
+    /// says nothing of it.
+    pub(super) fn silent(&mut self, now: Instant, context: &mut Context, index: usize) {
+        let Some(branch) = context.branches.get(index) else { return };
+        if branch.heard || branch.outcome.is_some() {
+            return;
+        }
+        if let Some(client) = branch.client {
+            self.layer.cancel(now, client);
+        }
+        self.unreached(now, context, index);
+        self.fail(now, context, index, 408, "No Answer By TCP");
+    }
+
     fn send_branch(&mut self, now: Instant, context: &mut Context, index: usize, body: Option<Vec<u8>>) {
         let request = context.request.clone();
         let Ok(message) = Message::parse(&request) else { return };
         let branch = &context.branches[index];
-        let Some(target) = branch.target else { return };
+        let Some(mut target) = branch.target else { return };
         let relay = context.relay.filter(|_| branch.relayed);
+        // Its length decides how it goes, and how it goes changes two lines of it: those two lengths are as good as one.
+        let length = message.as_bytes().len() - message.body().len()
+            + body.as_ref().map_or(message.body().len(), Vec::len)
+            + ADDED;
+        let datagram = target;
+        let switched = self.by_tcp(now, branch, target, length);
+        if let Some(stream) = switched {
+            target = stream;
+            let branch = &mut context.branches[index];
+            (branch.target, branch.datagram) = (Some(stream), Some(datagram));
+        }
+        let branch = &context.branches[index];
         let record_routes = match (&context.dialog, context.method) {
             (None, method) if method.makes_dialog() => {
                 self.record_routes(context, &message, &branch.destination, &target, relay)
@@ -235,6 +328,9 @@ impl Proxy {
         };
         self.by_client.insert(client, (context.id, index));
         context.branches[index].client = Some(client);
+        if switched.is_some() {
+            self.timers.arm(Timer::Silent(context.id, index), now + SILENCE);
+        }
         if context.method == Kind::Invite {
             self.timers.arm(Timer::C(context.id, index), now + TIMER_C);
             self.timers.arm(Timer::Ring(context.id, index), now + self.config.ring_timeout);
@@ -283,11 +379,12 @@ impl Proxy {
         let status = outcome.status();
         branch.outcome = Some(outcome);
         self.quiet(context, index);
+        let next = self.try_next(now, context, index);
         // In a dialog a request that fails leaves the session as it was (RFC 3261 §14.1).
         let told = std::mem::take(&mut context.branches[index].told) && context.dialog.is_none();
         let alone =
             context.branches.iter().all(|branch| branch.outcome.is_some()) && context.later.is_empty();
-        if told {
+        if told && !(next && alone) {
             let relay = context.relay;
             if let Ok(message) = Message::parse(&context.request.clone()) {
                 let mut key = self.media_key(context, &message, index);
@@ -380,6 +477,7 @@ impl Proxy {
     pub(super) fn quiet(&mut self, context: &mut Context, index: usize) {
         self.timers.disarm(Timer::C(context.id, index));
         self.timers.disarm(Timer::Ring(context.id, index));
+        self.timers.disarm(Timer::Silent(context.id, index));
         if let Some(ticket) = context.branches[index].asking.take() {
             self.drop_ticket(ticket);
         }

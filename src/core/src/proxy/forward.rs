@@ -8,8 +8,9 @@ use super::token::{Hop, RouteToken};
 use super::{Proxy, nat};
 use crate::cidr::Cidr;
 use crate::flow::{Flow, Listener, ListenerId, ServerKey, Target, Transport};
+use crate::resolve::Wanted;
 use crate::sip::edit::Edit;
-use crate::sip::{Message, Name, Scheme, Uri};
+use crate::sip::{Message, Name, Uri};
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,18 +35,9 @@ pub(super) struct Leaving<'a> {
     pub body: Option<Vec<u8>>,
 }
 
-/// Where a URI leads, by its own words (RFC 3263 §4.1 and §4.2 without DNS's part).
+/// Where a URI leads, by its own words.
 pub(super) fn next_hop(uri: &Uri<'_>) -> Option<NextHop> {
-    if !uri.is_sip() {
-        return None;
-    }
-    let transport = uri.transport().unwrap_or(match uri.scheme {
-        Scheme::Sips => Transport::Tls,
-        Scheme::Sip | Scheme::Tel | Scheme::Urn | Scheme::Other(_) => Transport::Udp,
-    });
-    let host = uri.params.get_str("maddr").filter(|host| !host.is_empty()).unwrap_or(uri.host);
-    let port = uri.port.unwrap_or(transport.default_port());
-    Some(NextHop::Host { host: host.to_owned(), port, transport })
+    Wanted::of(uri).map(NextHop::Host)
 }
 
 impl Proxy {
@@ -73,9 +65,9 @@ impl Proxy {
     }
 
     /// The target of a host that is an address by itself.
-    pub(super) fn literal_target(&self, host: &str, port: u16, transport: Transport) -> Option<Target> {
-        let ip = crate::sip::uri::host_ip(host)?;
-        self.address_target(SocketAddr::new(ip, port), transport, ServerKey::ADDRESS)
+    pub(super) fn literal_target(&self, wanted: &Wanted) -> Option<Target> {
+        let hop = wanted.literal()?;
+        self.address_target(hop.remote, hop.transport, ServerKey::ADDRESS)
     }
 
     /// The real address of a request's sender: what an edge of ours says of it, else the packet's.

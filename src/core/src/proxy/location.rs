@@ -168,7 +168,7 @@ impl Proxy {
             uri: binding.contact.as_bytes().to_vec(),
             routes: Vec::new(),
             keep_routes: false,
-            next: NextHop::Host { host: String::new(), port: 0, transport: crate::flow::Transport::Udp },
+            next: forward::next_hop(&contact)?,
             peer: Peer { browser, nat, v6 },
             foreign: false,
             direct: true,

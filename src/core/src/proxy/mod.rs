@@ -41,6 +41,7 @@ use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, Target};
 use crate::limits;
 use crate::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
+use crate::resolve::Dead;
 use crate::rng::Rng;
 use crate::sip::{Message, Method, Name, ParseError, Uri, build};
 use crate::time::Instant;
@@ -74,6 +75,8 @@ enum Timer {
     Ring(ContextId, usize),
     /// RFC 3261 §16.6 step 11.
     C(ContextId, usize),
+    /// Nothing was heard of what went by TCP for its length.
+    Silent(ContextId, usize),
 }
 
 /// Ids are made by us, so their hash needs no secret.
@@ -94,6 +97,8 @@ pub struct Proxy {
     connections: ById<ConnectionId, Flow>,
     /// When the calls that stand were answered, for their duration.
     answered: dialog::Answered,
+    /// Servers that did not answer lately.
+    dead: Dead,
     /// When each relay may be asked again.
     relays: Vec<Instant>,
     ids: u64,
@@ -106,6 +111,7 @@ impl Proxy {
             layer: Layer::new(&mut rng, config.worker),
             // A nonce is judged by the worker that minted it.
             checker: auth::checker(&config, rng.u32()),
+            dead: Dead::default(),
             relays: vec![Instant::default(); config.relays.len()],
             config,
             timers: Timers::new(),
@@ -364,7 +370,7 @@ impl Proxy {
         let ticket = Ticket(self.ids);
         let deadline = match question {
             Question::Relay { .. } => RELAY_TIMEOUT,
-            Question::Store(_) | Question::Resolve { .. } => ASK_TIMEOUT,
+            Question::Store(_) | Question::Resolve { .. } | Question::Locate(_) => ASK_TIMEOUT,
         };
         self.timers.arm(Timer::Ticket(ticket), now + deadline);
         self.tickets.insert(ticket, waiting);
@@ -393,11 +399,11 @@ impl Proxy {
                 self.with(id, |proxy, context| proxy.moved(now, context, *destination, reply));
             }
             Waiting::Resolve(id, branch) => self.with(id, |proxy, context| {
-                let addresses = match reply {
-                    Some(Reply::Resolve(addresses)) => addresses,
+                let hops = match reply {
+                    Some(Reply::Locate(hops)) => hops,
                     _ => Vec::new(),
                 };
-                proxy.resolved(now, context, branch, &addresses);
+                proxy.located_hops(now, context, branch, hops);
             }),
             Waiting::Offer(id, branch) => self.with(id, |proxy, context| {
                 let verdict = proxy.relay_said(now, context.relay, reply);
@@ -510,6 +516,7 @@ impl Proxy {
     fn branch_lost(&mut self, now: Instant, client: ClientId, status: u16, reason: &'static str) {
         if let Some(&(id, branch)) = self.by_client.get(&client) {
             self.with(id, |proxy, context| {
+                proxy.unreached(now, context, branch);
                 proxy.branch_failed(now, context, branch, context::Outcome::Local(status, reason));
             });
         }
@@ -587,6 +594,9 @@ impl Machine for Proxy {
                 Timer::Ring(id, branch) => {
                     self.with(id, |proxy, context| proxy.ring_timeout(now, context, branch))
                 }
+                Timer::Silent(id, branch) => {
+                    self.with(id, |proxy, context| proxy.silent(now, context, branch))
+                }
                 Timer::C(id, branch) => {
                     self.with(id, |proxy, context| proxy.ring_timeout(now, context, branch))
                 }
@@ -609,6 +619,7 @@ impl Machine for Proxy {
             "timers": held.timers + self.timers.len(),
             "questions": self.tickets.len(),
             "connections": self.connections.len(),
+            "dead_servers": self.dead.len(),
             "calls": self.answered.len(),
             "draining": self.draining,
         });

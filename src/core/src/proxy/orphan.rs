@@ -76,8 +76,8 @@ impl Proxy {
             None => Uri::parse(uri.as_bytes()).ok().and_then(|uri| forward::next_hop(&uri)),
         };
         match next {
-            Some(super::context::NextHop::Host { host, port, transport }) if foreign => {
-                self.literal_target(&host, port, transport).unwrap_or(first)
+            Some(super::context::NextHop::Host(wanted)) if foreign => {
+                self.literal_target(&wanted).unwrap_or(first)
             }
             Some(_) | None => first,
         }

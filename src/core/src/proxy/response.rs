@@ -32,6 +32,7 @@ impl Proxy {
         let Ok(message) = Message::parse(&data) else { return };
         let status = message.status();
         let Some(branch) = context.branches.get_mut(index) else { return };
+        branch.heard = true;
         match &branch.outcome {
             // The callee repeats its 2xx until it is acknowledged, end to end.
             Some(Outcome::Response(200..=299, _)) if (200..300).contains(&status) => {}

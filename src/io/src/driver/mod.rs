@@ -35,6 +35,7 @@ mod workers;
 pub use options::{Options, RateLimit, WebSocketOptions};
 pub use workers::MOST as MOST_WORKERS;
 
+use crate::dns::Dns;
 use crate::listen::{self, Bound, Socket};
 use crate::services::{ReplyTo, Services};
 use crate::signals::{Order, Signals};
@@ -65,8 +66,8 @@ use workers::{Crew, Passed};
 
 /// Inputs of one kind that are worked on before the others have their turn.
 const BATCH: usize = 64;
-/// Threads for DNS look-ups; each blocks in the system's resolver.
-const RESOLVER_THREADS: usize = 8;
+/// Threads for files of `--web-root`.
+const FILE_THREADS: usize = 8;
 
 /// A TLS, HTTP or TCP handshake must be done within this.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -200,7 +201,7 @@ fn work<M: Machine>(
 fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(RESOLVER_THREADS)
+        .max_blocking_threads(FILE_THREADS)
         .build()
         .map_err(|error| system("runtime", &error))
 }
@@ -290,6 +291,9 @@ async fn serve<M: Machine>(
     let (answer, mut answers) = mpsc::unbounded_channel();
     let relays = Relays::new(services.relays.clone()).map_err(|error| system("--relay", &error))?;
     let mut rng = entropy::rng().map_err(|error| system("random numbers", &error))?;
+    let options_dns = options.dns.clone();
+    let likes = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    let can = likes.into_iter().filter(|like| listeners.iter().any(|own| own.transport == *like)).collect();
     let mut driver = Driver {
         machine,
         listeners,
@@ -307,6 +311,8 @@ async fn serve<M: Machine>(
         failed: VecDeque::new(),
         websockets: 0,
         servers: HashMap::new(),
+        dns: Dns::new(options_dns, rng),
+        can,
     };
     match start {
         Start::Alone => ready::ready(driver.options.command, &addresses),
@@ -433,6 +439,9 @@ struct Driver<M> {
     websockets: usize,
     /// Names that TLS servers have to prove, of those that were asked for.
     servers: HashMap<ServerKey, Box<str>>,
+    dns: Dns,
+    /// What we can send by, the one that we like best first.
+    can: Rc<[Transport]>,
 }
 
 impl<M: Machine> Driver<M> {
@@ -670,18 +679,30 @@ impl<M: Machine> Driver<M> {
                 None => to.send(Reply::Store(Err(store::Error::Unavailable("no database".into())))),
             },
             Question::Resolve { host, port } => {
-                if self.servers.len() >= SERVER_NAMES {
-                    // Whoever is asked for again is known again.
-                    self.servers.clear();
-                }
-                self.servers.insert(ServerKey::of(&host), host.as_str().into());
+                self.expect_server(&host);
+                let dns = self.dns.clone();
                 tokio::task::spawn_local(async move {
-                    let found = tokio::net::lookup_host((host.as_str(), port)).await;
-                    to.send(Reply::Resolve(found.map(Iterator::collect).unwrap_or_default()));
+                    to.send(Reply::Resolve(dns.addresses(&host, port).await));
+                });
+            }
+            Question::Locate(wanted) => {
+                self.expect_server(&wanted.host);
+                let (dns, can) = (self.dns.clone(), self.can.clone());
+                tokio::task::spawn_local(async move {
+                    to.send(Reply::Locate(dns.locate(wanted, &can).await));
                 });
             }
             Question::Relay { relay, request } => self.relays.ask(relay, request, to),
         }
+    }
+
+    /// A TLS connection to one of its addresses may follow.
+    fn expect_server(&mut self, host: &str) {
+        if self.servers.len() >= SERVER_NAMES {
+            // Whoever is asked for again is known again.
+            self.servers.clear();
+        }
+        self.servers.entry(ServerKey::of(host)).or_insert_with(|| host.into());
     }
 
     fn event(&self, event: &Event) {

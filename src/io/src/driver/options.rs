@@ -5,6 +5,7 @@ use crate::events::Events;
 use crate::{hep, tls};
 use sipbox_core::cidr::Cidr;
 use sipbox_core::limits::{CONNECTIONS, SIP_MESSAGE_BYTES};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Options {
     pub max_connections: usize,
     /// `--hep`: gets a copy of each SIP message, received and sent.
     pub hep: Option<hep::Sender>,
+    /// `--dns`: in place of the system's servers.
+    pub dns: Vec<SocketAddr>,
     /// `--rate-limit`; none: off.
     pub rate_limit: Option<RateLimit>,
 }
@@ -39,6 +42,7 @@ impl Options {
             websocket: WebSocketOptions::default(),
             max_connections: CONNECTIONS,
             hep: None,
+            dns: Vec::new(),
             rate_limit: None,
         }
     }

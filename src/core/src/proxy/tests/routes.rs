@@ -1,6 +1,8 @@
 //! Where requests outside of a dialog go: RFC 3261 §16.3 to §16.7, RFC 3327, `--registrar`, `--presence`, `--route`.
 
 use super::*;
+use crate::flow::ServerKey;
+use crate::resolve::Hop;
 
 #[test]
 fn a_call_goes_through_and_ends() {
@@ -213,9 +215,153 @@ fn foreign_domains_go_by_route_or_by_themselves() {
     call.branch = "z9hG4bKdns".into();
     net.call(&call);
     let (ticket, question) = net.asked.remove(0);
-    assert!(matches!(question, Question::Resolve { host, port: 5060 } if host == "other.example.org"));
-    let reply = Reply::Resolve(vec!["[2001:db8::1]:5060".parse().expect("v6"), BOB.parse().expect("v4")]);
+    assert!(
+        matches!(question, Question::Locate(wanted) if wanted.host == "other.example.org" && wanted.port.is_none())
+    );
+    let hop = |remote: &str| Hop { transport: Transport::Udp, remote: remote.parse().expect("an address") };
+    let reply = Reply::Locate(vec![hop("[2001:db8::1]:5060"), hop(BOB)]);
     net.proxy.handle_input(net.now, Input::Answer { ticket, reply });
     net.drain();
     assert!(net.last(BOB).starts_with("OPTIONS "), "the one for which there is a socket");
+}
+
+fn hop(transport: Transport, remote: &str) -> Hop {
+    Hop { transport, remote: remote.parse().expect("an address") }
+}
+
+/// A proxy that listens by UDP and TCP.
+fn with_tcp() -> Config {
+    let mut config = config();
+    let tcp = Listener { id: ListenerId(1), transport: Transport::Tcp, ..config.listeners[0].clone() };
+    config.listeners.push(tcp);
+    config
+}
+
+/// Answers the question where `other.example.org` is, in a new call to there.
+fn locate(net: &mut Net, number: u32, hops: &[Hop]) {
+    let call_id = format!("call-to-{number}");
+    let mut call = Call::new("INVITE", "sip:x@other.example.org");
+    (call.branch, call.call_id) = (format!("z9hG4bKto{number}"), &call_id);
+    net.call(&call);
+    let (ticket, question) = net.asked.remove(0);
+    assert!(matches!(question, Question::Locate(_)), "{question:?}");
+    net.proxy.handle_input(net.now, Input::Answer { ticket, reply: Reply::Locate(hops.to_vec()) });
+    net.drain();
+}
+
+fn lost(net: &mut Net, to: &str) {
+    let (target, text) = net
+        .sent
+        .iter()
+        .rev()
+        .find(|(target, _)| target.remote() == to.parse().expect("one"))
+        .cloned()
+        .expect("sent");
+    net.proxy.handle_input(net.now, Input::SendFailed { target, data: Bytes::from(text) });
+    net.drain();
+}
+
+#[test]
+fn the_next_server_has_its_turn_and_a_dead_one_is_left_out() {
+    let mut net = Net::new(with_tcp());
+    let (one, two, three) = ("198.51.100.1:5060", "198.51.100.2:5060", "198.51.100.3:5060");
+    let hops = [hop(Transport::Tcp, one), hop(Transport::Udp, two), hop(Transport::Udp, three)];
+    locate(&mut net, 1, &hops);
+    let first = net.last(one);
+    assert!(first.contains("Via: SIP/2.0/TCP "), "{first}");
+    assert!(net.to(two).is_empty());
+    lost(&mut net, one);
+    // 503: the next one; what is asked for elsewhere has a branch of its own.
+    let second = net.last(two);
+    assert!(second.contains("Via: SIP/2.0/UDP ") && net.to(three).is_empty(), "{second}");
+    net.receive_on(udp(two), &respond(&second, 503, "t2", "sip:x@198.51.100.2", ""));
+    let third = net.last(three);
+    assert_ne!(header(&second, "Via"), header(&third, "Via"));
+    net.receive_on(udp(three), &respond(&third, 486, "t3", "sip:x@198.51.100.3", ""));
+    assert_eq!(net.status(), 486, "the best of them, and not the 503");
+    // A 503 is somebody's word; who could not be reached is left out.
+    locate(&mut net, 2, &hops);
+    assert!(net.to(one).is_empty() && net.last(two).starts_with("INVITE "));
+    net.wait(Duration::from_secs(61));
+    locate(&mut net, 3, &hops);
+    assert!(net.last(one).starts_with("INVITE "));
+}
+
+#[test]
+fn a_server_that_says_nothing_is_passed_over_after_the_time_out() {
+    let mut net = Net::new(with_tcp());
+    let (one, two) = ("198.51.100.1:5060", "198.51.100.2:5060");
+    let hops = [hop(Transport::Udp, one), hop(Transport::Udp, two)];
+    locate(&mut net, 1, &hops);
+    net.wait(Duration::from_secs(31));
+    assert!(net.to(two).is_empty());
+    net.wait(Duration::from_secs(2));
+    assert!(net.last(two).starts_with("INVITE "));
+    // A cancelled one is not tried elsewhere.
+    locate(&mut net, 2, &[hop(Transport::Udp, two), hop(Transport::Udp, "198.51.100.3:5060")]);
+    let mut cancel = Call::new("CANCEL", "sip:x@other.example.org");
+    (cancel.branch, cancel.call_id) = ("z9hG4bKto2".into(), "call-to-2");
+    net.call(&cancel);
+    net.wait(Duration::from_secs(70));
+    assert!(net.to("198.51.100.3:5060").is_empty());
+}
+
+#[test]
+fn a_long_request_goes_by_tcp_and_comes_back_to_udp() {
+    let there = "198.51.100.4:5060";
+    let big = "x".repeat(1200);
+    let send = |net: &mut Net, number: u32, uri: &str| {
+        let call_id = format!("big-{number}");
+        let mut call = Call::new("MESSAGE", uri);
+        (call.branch, call.call_id) = (format!("z9hG4bKbig{number}"), &call_id);
+        call.extra = format!("Subject: {big}\r\n");
+        net.call(&call);
+    };
+    let stream = |net: &Net| -> Vec<Transport> {
+        let there = there.parse().expect("an address");
+        net.sent
+            .iter()
+            .filter(|(target, _)| target.remote() == there)
+            .map(|(target, _)| target.transport())
+            .collect()
+    };
+    // Refused: at once a datagram; and the next one does not ask again.
+    let mut net = Net::new(with_tcp());
+    send(&mut net, 1, "sip:x@198.51.100.4");
+    assert_eq!(stream(&net), [Transport::Tcp]);
+    assert!(net.last(there).contains("Via: SIP/2.0/TCP "));
+    lost(&mut net, there);
+    assert_eq!(stream(&net), [Transport::Tcp, Transport::Udp]);
+    assert!(net.last(there).contains("Via: SIP/2.0/UDP "));
+    send(&mut net, 2, "sip:x@198.51.100.4");
+    assert_eq!(stream(&net), [Transport::Udp]);
+    // Silent: two seconds.
+    let mut net = Net::new(with_tcp());
+    send(&mut net, 3, "sip:x@198.51.100.4");
+    net.wait(Duration::from_millis(1900));
+    assert_eq!(stream(&net), [Transport::Tcp]);
+    net.wait(Duration::from_millis(200));
+    assert_eq!(stream(&net), [Transport::Tcp, Transport::Udp]);
+    // Answered: that is it.
+    let mut net = Net::new(with_tcp());
+    send(&mut net, 4, "sip:x@198.51.100.4");
+    let (target, text) = net.sent.last().cloned().expect("sent");
+    assert_eq!(
+        target,
+        Target::Address {
+            listener: ListenerId(1),
+            transport: Transport::Tcp,
+            remote: there.parse().expect("one"),
+            server: ServerKey::ADDRESS
+        }
+    );
+    net.receive(there, &respond(&text, 200, "t", "sip:x@198.51.100.4", ""));
+    net.wait(Duration::from_secs(5));
+    assert_eq!(stream(&net).len(), 0, "nothing more went there");
+    // Who says UDP means it, and a short one needs no TCP.
+    let mut net = Net::new(with_tcp());
+    send(&mut net, 5, "sip:x@198.51.100.4;transport=udp");
+    assert_eq!(stream(&net), [Transport::Udp]);
+    net.call(&Call::new("MESSAGE", "sip:x@198.51.100.4"));
+    assert_eq!(stream(&net), [Transport::Udp]);
 }
