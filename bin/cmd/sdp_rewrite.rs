@@ -161,8 +161,9 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
     if args.anonymise {
         let mut anonymise = anonymise::Anonymise::new(Anonymiser::new(&mut args.rng()?), args.strict);
-        source::each(&args.file, &mut anonymise)?;
-        return anonymise.finish();
+        let unread = source::each(&args.file, args.strict, &mut anonymise)?;
+        anonymise.finish()?;
+        return unread.map_or(Ok(()), Err);
     }
     let flags = args.to_flags().map_err(|reason| Failure::new(Code::Usage, format!("--{reason}")))?;
     let answers = match &args.answers {
@@ -175,8 +176,9 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let mut filter = Filter::new(flags, answers, supply, args.strict)
         .map_err(|refusal| Failure::new(Code::Data, format!("--answers: {refusal}")))?
         .with_form(args.output, converts_only);
-    source::each(&args.file, &mut filter)?;
-    filter.finish()
+    let unread = source::each(&args.file, args.strict, &mut filter)?;
+    filter.finish()?;
+    unread.map_or(Ok(()), Err)
 }
 
 /// The first SDP of a file, alone or in whatever carries it, and the line that it begins in.
@@ -229,8 +231,9 @@ impl Args {
         let context = Context { reader, is_answer: self.answers.is_some() };
         let as_json = self.output == Some(Form::Json);
         let mut check = check::Check::new(context, self.allow, as_json, self.strict);
-        source::each(&self.file, &mut check)?;
-        check.finish()
+        let unread = source::each(&self.file, self.strict, &mut check)?;
+        check.finish()?;
+        unread.map_or(Ok(()), Err)
     }
 
     /// The flags of `--to`, each overridden by what is given by its name.

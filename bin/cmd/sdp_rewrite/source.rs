@@ -53,18 +53,26 @@ pub trait Sink {
     }
 }
 
-/// Reads all files, or standard input where there are none.
-pub fn each(paths: &[PathBuf], sink: &mut dyn Sink) -> Result<(), Failure> {
+/// Reads all files, or standard input where there are none. One that cannot be opened is told, and the others are read all the
+/// same unless that is `strict`; what comes back is the first one's failure, for the end.
+pub fn each(paths: &[PathBuf], strict: bool, sink: &mut dyn Sink) -> Result<Option<Failure>, Failure> {
     let standard = [PathBuf::from("-")];
+    let mut first = None;
     for path in if paths.is_empty() { &standard } else { paths } {
-        one(path, sink)?;
+        match open(path) {
+            Ok(reader) => one(path, reader, sink)?,
+            Err(failure) if strict => return Err(failure),
+            Err(failure) => {
+                crate::progress::tell(&format!("sipbox sdp-rewrite: {}", failure.message));
+                first.get_or_insert(Failure { message: String::new(), ..failure });
+            }
+        }
     }
-    Ok(())
+    Ok(first)
 }
 
-fn one(path: &Path, sink: &mut dyn Sink) -> Result<(), Failure> {
+fn one(path: &Path, mut reader: Box<dyn Read>, sink: &mut dyn Sink) -> Result<(), Failure> {
     let file = name(path);
-    let mut reader = open(path)?;
     let mut splitter = Splitter::new();
     let mut empty = true;
     loop {
@@ -118,7 +126,7 @@ pub fn first<T>(path: &Path, of: impl FnMut(&Item<'_>) -> Result<T, String>) -> 
         }
     }
     let mut first = First { of, found: None };
-    let result = one(path, &mut first);
+    let result = one(path, open(path)?, &mut first);
     match (first.found, result) {
         (Some(found), _) => Ok(found),
         (None, Err(failure)) => Err(failure),

@@ -404,3 +404,19 @@ fn the_manuals_examples() {
     }
     assert!(std::fs::read_to_string(dir.join("public.sip")).unwrap().starts_with("INVITE sip:"));
 }
+
+/// A file that cannot be opened does not keep the others from being read.
+#[test]
+fn an_unreadable_file_does_not_stop_the_others() {
+    let dir = TempDir::new();
+    std::fs::write(dir.join("good.sdp"), PHONE).unwrap();
+    let files = ["missing.sdp", "good.sdp", "other.sdp"];
+    let done = run_in(&dir, &[&["--ICE=remove"][..], &files].concat(), b"");
+    assert_eq!((done.code, done.stderr.lines().count()), (66, 2), "{}", done.stderr);
+    assert!(done.stdout.starts_with("v=0"), "{}", done.stdout);
+    assert!(["missing.sdp", "other.sdp"].iter().all(|name| done.stderr.contains(name)), "{}", done.stderr);
+    let checked = run_in(&dir, &["--check", "missing.sdp", "good.sdp"], b"");
+    assert_eq!((checked.code, checked.stderr.lines().count()), (66, 1), "{}", checked.stderr);
+    let strict = run_in(&dir, &[&["--ICE=remove", "--strict"][..], &files].concat(), b"");
+    assert_eq!((strict.code, strict.stdout.as_str()), (66, ""), "{}", strict.stderr);
+}
