@@ -11,7 +11,10 @@ pub fn run(data: &[u8]) {
     if let Some(refusable) = Message::parse_to_refuse(data) {
         let answer = build::response(&refusable, 400, None, Some("tag"), &[], b"");
         if answer.len() <= limits::SIP_MESSAGE_BYTES {
-            assert_eq!(Message::parse(&answer).map(|answer| answer.status()), Ok(400));
+            let answered = Message::parse(&answer).map(|answer| answer.status());
+            // A request at its limit, of Vias alone, has an answer above it.
+            let full = refusable.all_headers().count() + 1 > limits::SIP_HEADERS;
+            assert!(answered == Ok(400) || full, "{answered:?}");
         }
     }
     let _ = Message::parse_to_show(data);

@@ -10,7 +10,8 @@ use super::{Message, status};
 use std::io::Write as _;
 
 /// Answers a request: Via, From, To (with `to_tag` unless it has one), Call-ID and CSeq are the request's, byte for byte;
-/// a 100 takes its Timestamp along (§8.2.6.1). Then `headers` in order, Content-Length, and the body.
+/// a 100 takes its Timestamp along (§8.2.6.1). Of what may be there once, the first counts: the request may be one that is
+/// refused for having two. Then `headers` in order, Content-Length, and the body.
 pub fn response(
     request: &Message<'_>,
     code: u16,
@@ -23,12 +24,13 @@ pub fn response(
     let _ = write!(out, "SIP/2.0 {code} ");
     put_value(&mut out, reason.unwrap_or(status::reason(code)).as_bytes());
     out.extend_from_slice(b"\r\n");
+    let mut once = [Name::From, Name::To, Name::CallId, Name::CSeq, Name::Timestamp].map(Some);
+    if code != 100 {
+        once[4] = None;
+    }
     for header in request.all_headers() {
-        let copied = match header.id {
-            Name::Via | Name::From | Name::To | Name::CallId | Name::CSeq => true,
-            Name::Timestamp => code == 100,
-            _ => false,
-        };
+        let wanted = once.iter_mut().find(|name| **name == Some(header.id));
+        let copied = header.id == Name::Via || wanted.is_some_and(|name| name.take().is_some());
         if !copied {
             continue;
         }

@@ -33,8 +33,8 @@ pub use via::{Rport, Via};
 
 use crate::limits;
 
-/// Headers for which there is room without an allocation.
-const INLINE: usize = 64;
+/// Headers for which there is room without an allocation. A message with more is moved about more slowly, not refused.
+const INLINE: usize = 40;
 
 /// Where a header field lies. 16 bits reach, since a message is at most [`limits::SIP_MESSAGE_BYTES`] long.
 #[derive(Clone, Copy)]
@@ -56,10 +56,19 @@ struct Table {
     inline: [Entry; INLINE],
     used: usize,
     spill: Vec<Entry>,
+    /// The index of each name's first header field, or one before it; [`NO_HEADER`] where it has none.
+    first: [u8; Name::COUNT],
 }
+
+const NO_HEADER: u8 = u8::MAX;
 
 impl Table {
     fn push(&mut self, entry: Entry) {
+        let first = &mut self.first[entry.name as usize];
+        if *first == NO_HEADER {
+            let index = self.used + self.spill.len();
+            *first = index.min(usize::from(NO_HEADER - 1)) as u8;
+        }
         match self.inline.get_mut(self.used) {
             Some(slot) => {
                 *slot = entry;
@@ -74,7 +83,27 @@ impl Table {
     }
 
     fn iter(&self) -> impl Iterator<Item = Entry> + Clone + '_ {
-        self.inline[..self.used].iter().chain(&self.spill).copied()
+        self.from(0)
+    }
+
+    fn from(&self, index: usize) -> impl Iterator<Item = Entry> + Clone + '_ {
+        let inline = self.inline[..self.used].get(index..).unwrap_or_default();
+        let spill = self.spill.get(index.saturating_sub(self.used)..).unwrap_or_default();
+        inline.iter().chain(spill).copied()
+    }
+
+    /// The first of a name.
+    fn first(&self, name: Name) -> Option<Entry> {
+        self.all(name).next()
+    }
+
+    /// All of a name.
+    fn all(&self, name: Name) -> impl Iterator<Item = Entry> + Clone + '_ {
+        let index = match self.first[name as usize] {
+            NO_HEADER => self.used + self.spill.len(),
+            index => usize::from(index),
+        };
+        self.from(index).filter(move |entry| entry.name == name)
     }
 }
 
@@ -153,8 +182,11 @@ impl<'a> Message<'a> {
             Err((at, kind)) => return Err(fault(at, kind)),
         };
 
-        let mut table = Table { inline: [NO_ENTRY; INLINE], used: 0, spill: Vec::new() };
         let headers_at = lf + 1;
+        let first = [NO_HEADER; Name::COUNT];
+        let table = Table { inline: [NO_ENTRY; INLINE], used: 0, spill: Vec::new(), first };
+        let mut message = Message { raw: data, start, headers_at, head_end: 0, body_at: 0, table };
+        let table = &mut message.table;
         let mut at = headers_at;
         let (head_end, body_at) = loop {
             match &window[at..] {
@@ -177,37 +209,37 @@ impl<'a> Message<'a> {
                 }
             }
             let line = &window[at..end];
-            let colon = memchr::memchr(b':', line);
-            let name = colon.map(|colon| trim_blanks_end(&line[..colon])).filter(|name| lex::is_token(name));
-            match (colon, name) {
-                (Some(colon), Some(name)) => {
-                    if table.len() == limits::SIP_HEADERS {
-                        return Err(fault(at, ParseErrorKind::TooManyHeaders));
-                    }
-                    let value = lex::trim(&line[colon + 1..]);
-                    // An empty value points behind its colon.
-                    let value_at = if value.is_empty() {
-                        colon + 1
-                    } else {
-                        value.as_ptr() as usize - line.as_ptr() as usize
-                    };
-                    // None of these is over 65,535: they lie within the window.
-                    table.push(Entry {
-                        name: Name::parse(name),
-                        start: at as u16,
-                        name_end: (at + name.len()) as u16,
-                        value_start: (at + value_at) as u16,
-                        value_end: (at + value_at + value.len()) as u16,
-                        end: end as u16,
-                    });
+            let colon = memchr::memchr(b':', line).unwrap_or(0);
+            let name = trim_blanks_end(&line[..colon]);
+            let known = Name::parse(name);
+            // A name that is known is a token.
+            if known != Name::Other || lex::is_token(name) {
+                if table.len() == limits::SIP_HEADERS {
+                    return Err(fault(at, ParseErrorKind::TooManyHeaders));
                 }
-                _ if mode == Mode::ToRefuse => {}
-                _ => return Err(fault(at, ParseErrorKind::HeaderSyntax)),
+                let value = lex::trim(&line[colon + 1..]);
+                // An empty value points behind its colon.
+                let value_at = if value.is_empty() {
+                    colon + 1
+                } else {
+                    value.as_ptr() as usize - line.as_ptr() as usize
+                };
+                // None of these is over 65,535: they lie within the window.
+                table.push(Entry {
+                    name: known,
+                    start: at as u16,
+                    name_end: (at + name.len()) as u16,
+                    value_start: (at + value_at) as u16,
+                    value_end: (at + value_at + value.len()) as u16,
+                    end: end as u16,
+                });
+            } else if mode == Mode::Strict {
+                return Err(fault(at, ParseErrorKind::HeaderSyntax));
             }
             at = end;
         };
 
-        let mut message = Message { raw: data, start, headers_at, head_end, body_at, table };
+        (message.head_end, message.body_at) = (head_end, body_at);
         if mode == Mode::ToRefuse {
             message.raw = &data[..body_at];
             return Ok(message);
@@ -265,7 +297,7 @@ impl<'a> Message<'a> {
         if version[4..] != *b"2.0" && mode == Mode::Strict {
             return Err((last + 1, ParseErrorKind::Version));
         }
-        if (uri.is_empty() || uri.iter().any(|&b| b <= b' ')) && mode == Mode::Strict {
+        if (uri.is_empty() || !lex::all(uri, |byte| byte > b' ')) && mode == Mode::Strict {
             return Err((first + 1, ParseErrorKind::RequestUri));
         }
         Ok(StartLine::Request { method: Method::parse(method), uri })
@@ -274,7 +306,7 @@ impl<'a> Message<'a> {
     /// Content-Length and its place; Err with the place of one that is no number, or differs from another.
     fn declared_length(&self) -> Result<Option<(u32, usize)>, usize> {
         let mut found: Option<(u32, usize)> = None;
-        for entry in self.table.iter().filter(|e| e.name == Name::ContentLength) {
+        for entry in self.table.all(Name::ContentLength) {
             let at = usize::from(entry.value_start);
             let value = lex::number(&self.raw[at..usize::from(entry.value_end)], false).ok_or(at)?;
             if found.is_some_and(|(first, _)| first != value) {
@@ -407,7 +439,7 @@ impl<'a> Message<'a> {
 
     /// The header fields of one name, long or compact, in order.
     pub fn headers(&self, name: Name) -> impl Iterator<Item = Header<'a>> + Clone + '_ {
-        self.table.iter().filter(move |entry| entry.name == name).map(|entry| self.view(entry))
+        self.table.all(name).map(|entry| self.view(entry))
     }
 
     /// The header fields of a name that [`Name`] does not know.
@@ -417,7 +449,7 @@ impl<'a> Message<'a> {
 
     /// The first value of a name, without the blanks around it; [`unfold`] it before it is shown.
     pub fn header(&self, name: Name) -> Option<&'a [u8]> {
-        self.headers(name).next().map(|header| header.value)
+        self.table.first(name).map(|entry| self.view(entry).value)
     }
 
     /// Each element of the comma-separated values of a name, over all its header fields.
@@ -470,12 +502,13 @@ impl<'a> Message<'a> {
         self.address(Name::To, self.header(Name::To).ok_or(self.bad(Name::To))?)
     }
 
+    /// None also where From cannot be read; its URI is not looked at.
     pub fn from_tag(&self) -> Option<&'a [u8]> {
-        self.from().ok().and_then(|from| from.tag())
+        addr::tag(self.header(Name::From)?)
     }
 
     pub fn to_tag(&self) -> Option<&'a [u8]> {
-        self.to().ok().and_then(|to| to.tag())
+        addr::tag(self.header(Name::To)?)
     }
 
     pub fn call_id(&self) -> Option<&'a [u8]> {

@@ -44,9 +44,7 @@ impl<'a> Params<'a> {
             None => true,
             Some(b'"') => lex::quoted_end(value) == Some(value.len()),
             Some(b'<') => value.last() == Some(&b'>'),
-            Some(_) => {
-                !value.iter().any(|&b| lex::is_lws(b) || matches!(b, b'"' | b'<' | b'>' | b',' | b';'))
-            }
+            Some(_) => lex::all(value, lex::is_value_byte),
         }
     }
 
@@ -91,6 +89,23 @@ impl<'a> Iterator for ParamsIter<'a> {
 
     fn next(&mut self) -> Option<Param<'a>> {
         let text = self.0?;
+        // Nearly always a token and `=`, or a token alone; the rest is read with more care.
+        let name_end = lex::token_end(text);
+        match text.get(name_end) {
+            Some(b'=') => {
+                let end = name_end + 1 + lex::find_outside(&text[name_end + 1..], b';');
+                self.0 = text.get(end + 1..);
+                return Some(Param {
+                    name: &text[..name_end],
+                    value: Some(lex::trim(&text[name_end + 1..end])),
+                });
+            }
+            Some(b';') | None => {
+                self.0 = text.get(name_end + 1..);
+                return Some(Param { name: &text[..name_end], value: None });
+            }
+            Some(_) => {}
+        }
         let end = lex::find_outside(text, b';');
         self.0 = text.get(end + 1..);
         let one = &text[..end];

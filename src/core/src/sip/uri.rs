@@ -39,8 +39,8 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     pub fn parse(raw: &'a [u8]) -> Result<Self, ParseError> {
         let fault = |at| ParseError { at, kind: ParseErrorKind::Uri };
-        if let Some(at) = raw.iter().position(|&b| b <= b' ' || matches!(b, b'<' | b'>' | b'"' | 0x7f)) {
-            return Err(fault(at));
+        if !lex::all(raw, lex::is_uri_byte) {
+            return Err(fault(raw.iter().position(|&byte| !lex::is_uri_byte(byte)).unwrap_or_default()));
         }
         let colon = memchr::memchr(b':', raw).ok_or(fault(0))?;
         let scheme = &raw[..colon];
