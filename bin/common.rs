@@ -25,6 +25,9 @@ pub struct Listen {
     /// What peers are told in place of the address, for every --listen without a '!'
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
+    /// The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
+    pub dscp: u8,
 }
 
 impl Listen {
@@ -35,7 +38,16 @@ impl Listen {
         } else {
             self.listen.iter().map(|uri| listen::parse("--listen", uri, allowed)).collect::<Result<_, _>>()?
         };
-        Ok(listen::bind(&specs, self.advertise.as_deref())?)
+        self.bind_all(&specs)
+    }
+
+    /// Binds them, with their class.
+    pub fn bind_all(&self, specs: &[Spec]) -> Result<Vec<Bound>, Failure> {
+        let bound = listen::bind(specs, self.advertise.as_deref())?;
+        if self.dscp != 0 {
+            listen::mark(&bound, self.dscp)?;
+        }
+        Ok(bound)
     }
 }
 

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 const SHARED: &[&str] = &[
     "listen",
     "advertise",
+    "dscp",
     "local-net",
     "edge",
     "secret-file",

@@ -97,6 +97,7 @@ impl Server {
             drain: self.drain.duration(),
             events,
             hep: self.hep.open()?,
+            dscp: self.listen.dscp,
             tls: self.tls.settings(&bound, &domains)?,
             rate_limit: self.rate.limit([&self.edge.edge, trust].concat()),
             ..Options::new(command, clock)

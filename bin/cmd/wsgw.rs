@@ -118,7 +118,7 @@ impl Serve {
         }
         let sip = ListenerId(specs.len() as u8);
         specs.push(self.sip_spec(transport, remote)?);
-        let bound = listen::bind(&specs, self.listen.advertise.as_deref())?;
+        let bound = self.listen.bind_all(&specs)?;
 
         let mut rng = entropy::rng().map_err(|error| Failure::new(Code::System, error.to_string()))?;
         let epoch = rng.u32();
@@ -144,6 +144,7 @@ impl Serve {
             drain: self.drain.duration(),
             events,
             hep: self.hep.open()?,
+            dscp: self.listen.dscp,
             tls: self.tls.settings(&bound, &self.domains.domain)?,
             websocket: WebSocketOptions {
                 hosts,

@@ -586,3 +586,153 @@ fn dns_says_where_a_domain_is_and_the_next_server_takes_over() {
     assert_eq!(asked(), first, "from the cache: {}", dnsmasq.log());
     house.well();
 }
+
+/// What an idle TLS connection costs, and that a new certificate takes none away.
+#[test]
+fn ten_thousand_idle_tls_connections_are_small_and_outlive_a_new_certificate() {
+    const CONNECTIONS: usize = 10_000;
+    const KIB_EACH: usize = 30;
+    sipbox_io::start::raise_open_files();
+    let files = std::fs::read_to_string("/proc/self/limits").expect("our limits");
+    let files = files.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let files: Option<usize> = files.split_whitespace().nth(3).and_then(|soft| soft.parse().ok());
+    if files.is_some_and(|files| files < CONNECTIONS + 200) {
+        return eprintln!("skipped: {files:?} open files are too few");
+    }
+    let dir = TempDir::new();
+    let (cert, key) = (dir.join("a.crt"), dir.join("a.key"));
+    let write = || {
+        let pair = rcgen::generate_simple_self_signed(vec!["proxy.example.com".to_owned()]).expect("a pair");
+        std::fs::write(&cert, pair.cert.pem()).expect("written");
+        std::fs::write(&key, pair.signing_key.serialize_pem()).expect("written");
+        pair.cert.der().clone()
+    };
+    let config = |root| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(root).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(builder.expect("versions").with_root_certificates(roots).with_no_client_auth())
+    };
+    let first = config(write());
+    let listen = format!("tls:{}:0", loopback());
+    let files = [cert.display().to_string(), key.display().to_string()];
+    let mut server = Server::start(
+        "proxy",
+        &["--listen", &listen, "--tls-cert", &files[0], "--tls-key", &files[1], "--rate-limit", "off"],
+    );
+    let address = server.address("tls");
+    let connect = |config: &Arc<rustls::ClientConfig>, from: std::net::Ipv4Addr| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(from.into(), 0).into()).expect("bound");
+        socket.connect(&address.into()).expect("connected");
+        let socket = std::net::TcpStream::from(socket);
+        socket.set_read_timeout(Some(WITHIN)).expect("a time-out");
+        let name = "proxy.example.com".try_into().expect("a name");
+        let session = rustls::ClientConnection::new(Arc::clone(config), name).expect("a session");
+        rustls::StreamOwned::new(session, socket)
+    };
+    // A keep-alive there and back (RFC 5626 section 4.4.1).
+    let ping = |stream: &mut rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>| {
+        let mut pong = [0; 2];
+        std::io::Write::write_all(stream, b"\r\n\r\n").expect("sent");
+        std::io::Read::read_exact(stream, &mut pong).expect("an answer");
+        assert_eq!(&pong, b"\r\n");
+    };
+    let resident = || -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", server.process.pid())).expect("alive");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    ping(&mut connect(&first, loopback()));
+    let empty = resident();
+    let sources: Vec<_> = (0..5).map(|_| loopback()).collect();
+    let mut open: Vec<_> = (0..CONNECTIONS)
+        .map(|number| {
+            let mut stream = connect(&first, sources[number % sources.len()]);
+            ping(&mut stream);
+            stream
+        })
+        .collect();
+    let each = (resident() - empty) as f64 / CONNECTIONS as f64;
+    println!("{each:.1} KiB each ({CONNECTIONS} idle TLS connections, {empty} KiB empty)");
+    assert!(each <= KIB_EACH as f64, "{each} KiB each");
+    // A new certificate, while some talk.
+    let second = config(write());
+    let (talking, idle) = open.split_at_mut(200);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..20).for_each(|_| talking.iter_mut().for_each(ping)));
+        for _ in 0..5 {
+            server.process.signal(libc::SIGHUP);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    idle.iter_mut().for_each(ping);
+    ping(&mut connect(&second, loopback()));
+    let mut refused = connect(&first, loopback());
+    assert!(refused.conn.complete_io(&mut refused.sock).is_err(), "the old certificate is still shown");
+    drop(open);
+    assert_eq!(server.stop(), 0);
+}
+
+/// sd_listen_fds(3): a socket that is bound already is no fault, but ours.
+#[test]
+fn sockets_of_systemd_are_used() {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let ip = loopback();
+    let udp = UdpSocket::bind((ip, 0)).expect("a socket");
+    let tcp = TcpListener::bind(udp.local_addr().expect("bound")).expect("the same port");
+    let dir = TempDir::new();
+    let address = udp.local_addr().expect("bound");
+    let (listen_udp, listen_tcp) = (format!("udp:{address}"), format!("tcp:{address}"));
+    let flags = ["--listen", &listen_udp, "--listen", &listen_tcp, "--domain", "example.com"];
+    let taken = run_in(&dir, &["proxy", "--listen", &listen_udp], b"");
+    assert_eq!(taken.code, 71, "{taken:?}");
+    let plain = server_command(&dir, "proxy", &flags);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\""])
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    command.current_dir(dir.path()).env("STATE_DIRECTORY", dir.path()).env_remove("NOTIFY_SOCKET");
+    let passed = [tcp.as_raw_fd(), udp.as_raw_fd()];
+    // SAFETY: dup2 and fcntl are async-signal-safe; first out of the way of 3 and 4, then there.
+    unsafe {
+        command.pre_exec(move || {
+            let high = passed.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 100));
+            libc::dup2(high[0], 3);
+            libc::dup2(high[1], 4);
+            let _ = high.map(|fd| libc::close(fd));
+            Ok(())
+        });
+    }
+    let mut process = Process::start(command);
+    let ready = process.stdout.wait(0, WITHIN, |line| Some(line.to_owned()));
+    assert!(ready.as_ref().is_some_and(|line| line.contains(&listen_tcp)), "{ready:?} {}", process.log());
+    drop((udp, tcp));
+    let options = format!(
+        "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKs;rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:x@example.org>;tag=1\r\nTo: <sip:{address}>\r\nCall-ID: s\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    );
+    let phone = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    phone.set_read_timeout(Some(WITHIN)).expect("a time-out");
+    phone.send_to(options.as_bytes(), address).expect("sent");
+    let mut buffer = [0; 2048];
+    let (length, _) = phone.recv_from(&mut buffer).expect("an answer by UDP");
+    assert!(buffer[..length].starts_with(b"SIP/2.0 200"));
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(WITHIN)).expect("a time-out");
+    std::io::Write::write_all(
+        &mut stream,
+        options.replace("UDP 192.0.2.1;branch=z9hG4bKs", "TCP 192.0.2.1;branch=z9hG4bKt").as_bytes(),
+    )
+    .expect("sent");
+    let length = std::io::Read::read(&mut stream, &mut buffer).expect("an answer by TCP");
+    assert!(buffer[..length].starts_with(b"SIP/2.0 200"));
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.exit_code(WITHIN * 3), 0);
+}

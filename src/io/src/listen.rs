@@ -8,6 +8,8 @@ use crate::start::{Kind, StartError};
 use sipbox_core::flow::{Listener, ListenerId, Transport};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Listeners that one process may have: [`ListenerId`] has eight bits, and tokens carry it.
 const LISTENERS: usize = 64;
@@ -122,8 +124,10 @@ pub fn bind(specs: &[Spec], advertise: Option<&str>) -> Result<Vec<Bound>, Start
         ));
     }
     let mut bound = Vec::with_capacity(specs.len());
+    let mut passed = passed();
     for (index, spec) in specs.iter().enumerate() {
-        let socket = open(spec).map_err(|error| refused(spec, &error))?;
+        let socket = take(&mut passed, spec).unwrap_or_else(|| open(spec));
+        let socket = socket.map_err(|error| refused(spec, &error))?;
         let local = match &socket {
             Socket::Udp(socket) => socket.local_addr(),
             Socket::Tcp(socket) => socket.local_addr(),
@@ -141,6 +145,14 @@ pub fn bind(specs: &[Spec], advertise: Option<&str>) -> Result<Vec<Bound>, Start
             advertised_port: port,
         };
         bound.push(Bound { listener, socket });
+    }
+    for unused in passed {
+        let at = unused.local_addr().ok().and_then(|at| at.as_socket());
+        tracing::warn!(
+            socket = at.map_or_else(|| "of no IP address".to_owned(), |at| at.to_string()),
+            mend = "name it by --listen, or take it out of the .socket unit",
+            "socket-unused: systemd passed a socket that no --listen names"
+        );
     }
     Ok(bound)
 }
@@ -172,6 +184,9 @@ fn beside(first: &Socket, address: SocketAddr) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(first.only_v6()?)?;
+            socket.set_tclass_v6(first.tclass_v6()?)?;
+        } else {
+            socket.set_tos_v4(first.tos_v4()?)?;
         }
         if kind == socket2::Type::STREAM {
             socket.set_reuse_address(true)?;
@@ -209,19 +224,75 @@ pub fn describe(listener: &Listener) -> String {
 }
 
 fn open(spec: &Spec) -> io::Result<Socket> {
-    match spec.transport {
-        Transport::Udp => {
-            let socket = UdpSocket::bind(spec.address)?;
-            socket.set_nonblocking(true)?;
-            let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(UDP_RECEIVE_BUFFER);
-            Ok(Socket::Udp(socket))
-        }
-        Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
-            let socket = TcpListener::bind(spec.address)?;
-            socket.set_nonblocking(true)?;
-            Ok(Socket::Tcp(socket))
-        }
+    let udp = spec.transport == Transport::Udp;
+    let kind = if udp { socket2::Type::DGRAM } else { socket2::Type::STREAM };
+    let socket = socket2::Socket::new(socket2::Domain::for_address(spec.address), kind, None)?;
+    if spec.address.is_ipv6() {
+        // IPv4 has a listener of its own: one socket for both would show addresses that are neither, and take its port.
+        socket.set_only_v6(true)?;
     }
+    if !udp {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&spec.address.into())?;
+    socket.set_nonblocking(true)?;
+    if udp {
+        let _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        Ok(Socket::Udp(socket.into()))
+    } else {
+        socket.listen(BACKLOG)?;
+        Ok(Socket::Tcp(socket.into()))
+    }
+}
+
+/// Sockets that systemd bound for us (sd_listen_fds(3)): the ones that a `--listen` names are used in place of new ones,
+/// so that the port may be below 1024, and nothing that comes while we start again is lost.
+fn passed() -> Vec<socket2::Socket> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let Ok(descriptors) = sd_notify::listen_fds() else { return Vec::new() };
+    descriptors
+        .map(|fd| {
+            // SAFETY: the service manager passed these to this process, and they are taken once.
+            unsafe { socket2::Socket::from_raw_fd(fd) }
+        })
+        .collect()
+}
+
+/// The one among them that is bound as `spec` says.
+fn take(passed: &mut Vec<socket2::Socket>, spec: &Spec) -> Option<io::Result<Socket>> {
+    let kind = if spec.transport == Transport::Udp { socket2::Type::DGRAM } else { socket2::Type::STREAM };
+    let fits = |socket: &socket2::Socket| {
+        socket.r#type().is_ok_and(|is| is == kind)
+            && socket.local_addr().is_ok_and(|at| at.as_socket() == Some(spec.address))
+    };
+    let socket = passed.swap_remove(passed.iter().position(fits)?);
+    Some(socket.set_nonblocking(true).map(|()| match spec.transport {
+        Transport::Udp => Socket::Udp(socket.into()),
+        Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => Socket::Tcp(socket.into()),
+    }))
+}
+
+/// `--dscp`: how routers on the way are to treat what is sent (RFC 2474); accepted connections take it from their listener.
+pub fn mark(bound: &[Bound], dscp: u8) -> Result<(), StartError> {
+    for Bound { listener, socket } in bound {
+        let marked = match socket {
+            Socket::Udp(socket) => set_dscp(&socket.into(), listener.local.is_ipv6(), dscp),
+            Socket::Tcp(socket) => set_dscp(&socket.into(), listener.local.is_ipv6(), dscp),
+        };
+        marked.map_err(|error| {
+            StartError::new(Kind::System, format!("--dscp {dscp}, {}: {error}", describe(listener)))
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn set_dscp(socket: &socket2::SockRef<'_>, v6: bool, dscp: u8) -> io::Result<()> {
+    // The upper six bits of the byte.
+    let class = u32::from(dscp) << 2;
+    if v6 { socket.set_tclass_v6(class) } else { socket.set_tos_v4(class) }
 }
 
 fn refused(spec: &Spec, error: &io::Error) -> StartError {
@@ -296,6 +367,30 @@ mod tests {
             assert_eq!(inodes.len(), 3, "a socket for each");
             let error = bind(&[Spec { address, ..spec }], None).unwrap_err();
             assert!(error.message.contains("in use"), "{error}");
+        }
+    }
+
+    #[test]
+    fn both_families_have_the_same_port_and_packets_their_class() {
+        let any = parse("--listen", "udp:0.0.0.0:0", SIP).unwrap();
+        let first = bind(&[any], None).unwrap();
+        let port = first[0].listener.local.port();
+        for transport in ["udp", "tcp"] {
+            let spec = parse("--listen", &format!("{transport}:[::]:{port}"), SIP).unwrap();
+            match bind(&[spec], None) {
+                Ok(bound) => mark(&bound, 46).unwrap(),
+                Err(error) if error.message.contains("no such address") => {
+                    eprintln!("skipped: no IPv6 here");
+                }
+                // TCP's port may be another program's.
+                Err(error) => assert!(transport == "tcp", "{error}"),
+            }
+        }
+        mark(&first, 24).unwrap();
+        let workers = share(first, 2).unwrap();
+        for bound in workers {
+            let Socket::Udp(socket) = &bound[0].socket else { panic!("no UDP") };
+            assert_eq!(socket2::SockRef::from(socket).tos_v4().unwrap(), 24 << 2, "for each worker");
         }
     }
 

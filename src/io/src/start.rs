@@ -65,6 +65,18 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// Lets the process have as many files (so connections) open as the system grants it; many systems begin with 1024.
+pub fn raise_open_files() {
+    // SAFETY: both calls read or write one structure that lives on this stack.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// The directory of what outlives the process, made (0700) if missing: the first of `$STATE_DIRECTORY` (systemd
 /// may list several), else `$XDG_STATE_HOME/sipbox`, else `~/.local/state/sipbox`.
 pub fn state_directory() -> Result<PathBuf, StartError> {

@@ -12,7 +12,7 @@
 //! | `udp`, `datagrams` | UDP in batches |
 //! | `accept`, `connections`, `stream`, `websocket`, `http`, `web` | connections |
 //! | `sending` | how a machine's messages leave |
-//! | `keepalive`, `flood` | what the machine never sees |
+//! | `keepalive`, `flood`, `overload` | what the machine never sees |
 //! | `ng` | asking relays |
 
 mod accept;
@@ -23,6 +23,7 @@ mod http;
 mod keepalive;
 mod ng;
 mod options;
+mod overload;
 mod sending;
 mod stream;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use crate::dns::Dns;
 use crate::listen::{self, Bound, Socket};
 use crate::services::{ReplyTo, Services};
 use crate::signals::{Order, Signals};
-use crate::start::{Kind, StartError};
+use crate::start::{Kind, StartError, raise_open_files};
 use crate::{entropy, log, ready, tls};
 use accept::{Certificates, Door};
 use bytes::Bytes;
@@ -47,7 +48,8 @@ use connections::{Arrival, Arrivals, Connections, Places};
 use datagrams::Datagrams;
 use flood::Flood;
 use ng::Relays;
-use sipbox_core::flow::{Flow, Listener, ServerKey, Target, Transport};
+use overload::Change;
+use sipbox_core::flow::{Flow, Listener, ListenerId, ServerKey, Target, Transport};
 use sipbox_core::limits::SERVER_NAMES;
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
@@ -160,6 +162,7 @@ struct Shared {
 
 impl Shared {
     fn new(bound: &[Bound], options: &Options) -> Result<Self, StartError> {
+        raise_open_files();
         let encrypted = bound.iter().any(|b| matches!(b.listener.transport, Transport::Tls | Transport::Wss));
         let config = if encrypted { Some(tls::configure(&options.tls)?) } else { None };
         Ok(Shared {
@@ -311,6 +314,7 @@ async fn serve<M: Machine>(
         failed: VecDeque::new(),
         websockets: 0,
         servers: HashMap::new(),
+        overload_tag: rng.token(10),
         dns: Dns::new(options_dns, rng),
         can,
     };
@@ -440,6 +444,8 @@ struct Driver<M> {
     /// Names that TLS servers have to prove, of those that were asked for.
     servers: HashMap<ServerKey, Box<str>>,
     dns: Dns,
+    /// Of the To of what is refused.
+    overload_tag: String,
     /// What we can send by, the one that we like best first.
     can: Rc<[Transport]>,
 }
@@ -514,6 +520,9 @@ impl<M: Machine> Driver<M> {
             let Some(udp) = self.udp.get(index) else { return };
             let listener = udp.listener;
             let count = udp.receive(&mut self.datagrams);
+            if let Some(change) = self.udp.get_mut(index).and_then(|udp| udp.look(count)) {
+                self.overloaded(listener, &change);
+            }
             for at in 0..count {
                 let Some((remote, data)) = self.datagrams.received(at) else { continue };
                 if keepalive::is_line_breaks(data) {
@@ -531,12 +540,30 @@ impl<M: Machine> Driver<M> {
                     self.send(Target::Flow(flow), answer.into());
                     continue;
                 }
+                if let Some(udp) = self.udp.get_mut(index)
+                    && let Some(refusal) = udp.overload.refuse(data, &self.overload_tag)
+                {
+                    udp.send(Target::Flow(flow), refusal.into());
+                    continue;
+                }
                 let data = Bytes::copy_from_slice(data);
                 self.packet(flow, data);
             }
             // The next socket's datagrams take these buffers.
             self.flush();
         }
+    }
+
+    fn overloaded(&self, listener: ListenerId, change: &Change) {
+        let listener = self.listeners.iter().find(|own| own.id == listener).map(listen::describe);
+        let event = match change {
+            Change::Begins { lost } => Event::new(Level::Warn, "overloaded")
+                .with("lost", lost)
+                .with("reason", "more comes than can be worked on; new requests get 503")
+                .with("mend", "more --workers, or fewer clients on this host"),
+            Change::Ends { refused } => Event::new(Level::Info, "overload-over").with("refused", refused),
+        };
+        self.event(&event.with("listener", listener.unwrap_or_default()));
     }
 
     /// What another worker hands over, and what there is more of.

@@ -25,6 +25,8 @@ pub struct Options {
     pub max_connections: usize,
     /// `--hep`: gets a copy of each SIP message, received and sent.
     pub hep: Option<hep::Sender>,
+    /// `--dscp`: of connections that we open; the listeners have it.
+    pub dscp: u8,
     /// `--dns`: in place of the system's servers.
     pub dns: Vec<SocketAddr>,
     /// `--rate-limit`; none: off.
@@ -42,6 +44,7 @@ impl Options {
             websocket: WebSocketOptions::default(),
             max_connections: CONNECTIONS,
             hep: None,
+            dscp: 0,
             dns: Vec::new(),
             rate_limit: None,
         }

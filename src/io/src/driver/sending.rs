@@ -114,9 +114,9 @@ impl<M: Machine> Driver<M> {
         let flow = connections::flow(transport, listener, remote, self.connections.ids.next());
         let (queue, outbox) = connections::queue();
         self.connections.opening(flow, queue, server);
-        let arrivals = self.arrivals.clone();
+        let (arrivals, dscp) = (self.arrivals.clone(), self.options.dscp);
         tokio::task::spawn_local(async move {
-            stream::opened(local, flow, secure, outbox, arrivals).await;
+            stream::opened((local, dscp), flow, secure, outbox, arrivals).await;
             drop(place);
         });
         if let Err(NotSent::Gone(target, data) | NotSent::Full(target, data)) =

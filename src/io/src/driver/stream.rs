@@ -6,6 +6,7 @@
 
 use super::connections::{Arrival, Arrivals, Outbox, queue};
 use super::{HANDSHAKE, WRITE};
+use crate::listen::set_dscp;
 use crate::tls;
 use bytes::Bytes;
 use rustls::ClientConfig;
@@ -50,15 +51,15 @@ pub(super) struct Secure {
     pub name: ServerName<'static>,
 }
 
-/// Connects from `local`, and serves the connection to its end.
+/// Connects from `local`, marked by `dscp`, and serves the connection to its end.
 pub(super) async fn opened(
-    local: IpAddr,
+    (local, dscp): (IpAddr, u8),
     flow: Flow,
     secure: Option<Secure>,
     outbox: Outbox,
     arrivals: Arrivals,
 ) {
-    let reason = match timeout(HANDSHAKE, connect(local, flow.remote)).await {
+    let reason = match timeout(HANDSHAKE, connect(local, dscp, flow.remote)).await {
         Ok(Ok(stream)) => match secure {
             None => return established(stream, flow, outbox, arrivals).await,
             Some(Secure { config, name }) => {
@@ -86,7 +87,7 @@ pub(super) async fn opened(
     let _ = arrivals.send(Arrival::Closed { flow, opened: false, reason, unsent }).await;
 }
 
-async fn connect(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(local: IpAddr, dscp: u8, remote: SocketAddr) -> io::Result<TcpStream> {
     let socket = match remote {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -94,6 +95,9 @@ async fn connect(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStream> {
     // The listener's address, so that the peer's view of us is one; any port.
     if !local.is_unspecified() && local.is_ipv4() == remote.is_ipv4() {
         socket.bind((local, 0).into())?;
+    }
+    if dscp != 0 {
+        set_dscp(&(&socket).into(), remote.is_ipv6(), dscp)?;
     }
     let stream = socket.connect(remote).await?;
     stream.set_nodelay(true)?;

@@ -87,6 +87,11 @@ impl Machine for Echo {
                             self.outputs.push_back(Output::Transmit { target, data: data.clone() });
                         }
                     }
+                    // A machine that needs its time: more comes than it can take.
+                    text if text.starts_with(b"INVITE sip:slow@") => {
+                        std::thread::sleep(Duration::from_micros(500));
+                        self.say(b"done");
+                    }
                     text if text.starts_with(b"OPTIONS sip:who@") => {
                         self.say(self.number.to_string().as_bytes());
                     }
@@ -485,6 +490,56 @@ fn a_flooding_address_is_dropped_and_no_other() {
     stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let _ = std::io::Write::write_all(&mut stream, OPTIONS.as_bytes());
     assert!(!matches!(std::io::Read::read(&mut stream, &mut [0; 8]), Ok(1..)));
+    running.order(Order::Stop);
+    running.join();
+}
+
+#[test]
+fn new_work_is_refused_while_datagrams_are_lost() {
+    let running = Running::start(&["udp:127.48.0.10:0"], Vec::new());
+    let address = running.addresses[0];
+    let phone = phone_at("127.48.0.11");
+    let ask = |call: usize, to_tag: &str| {
+        format!(
+            "INVITE sip:slow@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.48.0.11;branch=z9hG4bK{call}\r\nCall-ID: {call}\r\n\
+             CSeq: 1 INVITE\r\nFrom: <sip:a@example.com>;tag=1\r\nTo: <sip:slow@example.com>{to_tag}\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    phone.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let mut buffer = [0; 1024];
+    let (mut refused, mut done) = (0, 0);
+    let mut read = |phone: &UdpSocket| {
+        while let Ok(length) = phone.recv(&mut buffer) {
+            if buffer[..length].starts_with(b"SIP/2.0 503") {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                assert!(text.contains("\r\nRetry-After: 5\r\n"), "{text}");
+                refused += 1;
+            } else {
+                assert_eq!(&buffer[..length], b"done");
+                done += 1;
+            }
+        }
+        (refused, done)
+    };
+    // Faster than it is: until it says no, or for as long as a loaded machine may need.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let mut sent = 0;
+    while read(&phone).0 < 100 {
+        assert!(std::time::Instant::now() < deadline, "{sent} sent");
+        for _ in 0..5000 {
+            phone.send_to(ask(sent, "").as_bytes(), address).unwrap();
+            sent += 1;
+        }
+    }
+    // What belongs to a call goes on; and after a while, so does new work.
+    let (_, before) = read(&phone);
+    phone.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let (_, quiet) = read(&phone);
+    assert!(quiet >= before);
+    phone.send_to(ask(sent, ";tag=2").as_bytes(), address).unwrap();
+    assert_eq!(read(&phone).1, quiet + 1);
+    phone.send_to(ask(sent + 1, "").as_bytes(), address).unwrap();
+    assert_eq!(read(&phone).1, quiet + 2);
     running.order(Order::Stop);
     running.join();
 }

@@ -5,6 +5,7 @@
 //! (`keepalive`), whose datagrams the driver passes over.
 
 use super::datagrams::{DATAGRAMS, Datagrams};
+use super::overload::{Change, Overload};
 use bytes::Bytes;
 use sipbox_core::flow::{ListenerId, Target};
 use std::future::poll_fn;
@@ -19,12 +20,13 @@ pub(super) struct Udp {
     pub listener: ListenerId,
     socket: tokio::net::UdpSocket,
     queue: Vec<(Target, Bytes)>,
+    pub overload: Overload,
 }
 
 impl Udp {
     pub fn new(listener: ListenerId, socket: UdpSocket) -> io::Result<Self> {
         let socket = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Udp { listener, socket, queue: Vec::with_capacity(DATAGRAMS) })
+        Ok(Udp { listener, socket, queue: Vec::with_capacity(DATAGRAMS), overload: Overload::default() })
     }
 
     /// Takes one batch; 0: there is none at the moment.
@@ -42,6 +44,11 @@ impl Udp {
             if count < DATAGRAMS { Err(io::Error::from(io::ErrorKind::WouldBlock)) } else { Ok(()) }
         });
         count
+    }
+
+    /// Whether the kernel had to drop what came, after a batch of `count`.
+    pub fn look(&mut self, count: usize) -> Option<Change> {
+        self.overload.look(self.socket.as_raw_fd(), count)
     }
 
     /// Sends with the next [`flush`](Self::flush).
