@@ -527,6 +527,12 @@ impl Ua {
             ("CANCEL", _) => self.cancelled(&key, &branch),
             ("INVITE", None) => {
                 self.met.invited = true;
+                // Session timers (RFC 4028) and reliable responses are the ends' own business.
+                for (name, said) in [(Name::SessionExpires, "1800"), (Name::Supported, "100rel, timer")] {
+                    if value(message, name) != said {
+                        self.faults.push(format!("{} did not come through", name.as_str()));
+                    }
+                }
                 if let Some(time) = self.plan.ring {
                     self.after(time, Timer::Ring(key.clone()));
                 }

@@ -6,6 +6,7 @@ mod anything;
 mod auth;
 mod dialogs;
 mod forks;
+mod late;
 mod media;
 mod routes;
 
