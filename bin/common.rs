@@ -10,10 +10,11 @@ use sipbox_io::driver::{self, MOST_WORKERS};
 use sipbox_io::events::{self, Events, Writer};
 use sipbox_io::hep;
 use sipbox_io::listen::{self, Bound, Spec};
-use sipbox_io::{log, tls};
-use std::net::{IpAddr, SocketAddr};
+use sipbox_io::{log, metrics, tls};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `--listen` and what peers are told.
@@ -266,6 +267,20 @@ impl RateLimited {
             window: Duration::from_secs(u64::from(seconds)),
             exempt,
         })
+    }
+}
+
+/// `--metrics`.
+#[derive(Args, Clone, Debug)]
+pub struct MetricsAt {
+    /// Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<String>,
+}
+
+impl MetricsAt {
+    pub fn bind(&self) -> Result<Option<Arc<TcpListener>>, Failure> {
+        Ok(self.metrics.as_deref().map(metrics::bind).transpose()?.map(Arc::new))
     }
 }
 

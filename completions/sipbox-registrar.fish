@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_registrar_global_optspecs
-    string join \n listen= advertise= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= rate-limit= drain= log= v/verbose q/quiet workers= realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
+    string join \n listen= advertise= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= rate-limit= drain= log= v/verbose q/quiet workers= realm= auth= min-expires= max-expires= default-expires= max-contacts= h/help
 end
 
 function __fish_sipbox_registrar_needs_command
@@ -41,6 +41,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
@@ -80,6 +81,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-registrar -n "__fish_sipbox_registrar_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''

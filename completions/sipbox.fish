@@ -53,6 +53,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
@@ -91,6 +92,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
@@ -134,6 +136,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
@@ -182,6 +185,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -214,6 +218,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -249,6 +254,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
@@ -285,6 +291,7 @@ optional\t'Who shows one has it verified'
 required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''

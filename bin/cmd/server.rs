@@ -6,7 +6,8 @@
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 
 use crate::common::{
-    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, Outward, RateLimited, Secrets, Tls, Workers,
+    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, MetricsAt, Outward, RateLimited, Secrets,
+    Tls, Workers,
 };
 use crate::exit::{Code, Failure};
 use clap::{Args, ValueEnum};
@@ -42,6 +43,8 @@ pub struct Server {
     pub events: EventsTo,
     #[command(flatten)]
     pub hep: HepTo,
+    #[command(flatten)]
+    pub metrics: MetricsAt,
     #[command(flatten)]
     pub rate: RateLimited,
     #[command(flatten)]
@@ -98,6 +101,7 @@ impl Server {
             events,
             hep: self.hep.open()?,
             dscp: self.listen.dscp,
+            metrics_at: self.metrics.bind()?,
             tls: self.tls.settings(&bound, &domains)?,
             rate_limit: self.rate.limit([&self.edge.edge, trust].concat()),
             ..Options::new(command, clock)

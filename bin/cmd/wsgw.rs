@@ -2,7 +2,7 @@
 
 use super::Entry;
 use super::wsgw_probe::Probe;
-use crate::common::{Domains, Drain, EventsTo, HepTo, Listen, Log, Secrets, Tls, usage};
+use crate::common::{Domains, Drain, EventsTo, HepTo, Listen, Log, MetricsAt, Secrets, Tls, usage};
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sipbox_core::auth::Keys;
@@ -75,6 +75,8 @@ struct Serve {
     #[command(flatten)]
     hep: HepTo,
     #[command(flatten)]
+    metrics: MetricsAt,
+    #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
     log: Log,
@@ -145,6 +147,7 @@ impl Serve {
             events,
             hep: self.hep.open()?,
             dscp: self.listen.dscp,
+            metrics_at: self.metrics.bind()?,
             tls: self.tls.settings(&bound, &self.domains.domain)?,
             websocket: WebSocketOptions {
                 hosts,

@@ -736,3 +736,56 @@ fn sockets_of_systemd_are_used() {
     process.signal(libc::SIGTERM);
     assert_eq!(process.exit_code(WITHIN * 3), 0);
 }
+
+/// One request to the port of `--metrics`.
+fn http(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(WITHIN)).expect("a time-out");
+    std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+        .expect("sent");
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn what_happens_is_counted_and_readiness_ends_with_the_drain() {
+    let at = format!("{}:9464", loopback());
+    let mut house = House::start(&["--metrics", &at, "--workers", "2"]);
+    // Those who hold a connection and say nothing.
+    let silent: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(&at).expect("a connection")).collect();
+    let alice = Phone::new(&house, "alice", "wonder");
+    alice.register();
+    let (uri, to) = ("sip:ghost@example.com", "<sip:ghost@example.com>");
+    assert!(alice.ask("MESSAGE", uri, to, "").1.starts_with("SIP/2.0 404"));
+    let page = http(&at, "/metrics");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.ends_with("# EOF\n"), "{page}");
+    let value = |name: &str| -> u64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().expect("a number")
+    };
+    // Two REGISTERs with their answers from the registrar, and two MESSAGEs.
+    assert_eq!(value("sipbox_messages_total{direction=\"in\",transport=\"udp\"}"), 6);
+    assert_eq!(value("sipbox_messages_total{direction=\"out\",transport=\"udp\"}"), 6);
+    assert_eq!(value("sipbox_dropped_total{reason=\"banned\"}"), 0);
+    assert!(http(&at, "/healthz").starts_with("HTTP/1.1 200 "));
+    assert!(http(&at, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(http(&at, "/etc/passwd").starts_with("HTTP/1.1 404 "));
+    // A call that rings keeps the process from its end; new work goes elsewhere meanwhile.
+    let bob = Phone::new(&house, "bob", "builder");
+    bob.register();
+    alice.invite("bob");
+    let invite = bob.request();
+    bob.answer(&invite, 180, "");
+    house.proxy.process.signal(libc::SIGTERM);
+    let deadline = Instant::now() + WITHIN;
+    while !http(&at, "/readyz").starts_with("HTTP/1.1 503 ") {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(http(&at, "/healthz").starts_with("HTTP/1.1 200 "));
+    bob.answer(&invite, 486, "");
+    assert_eq!(house.proxy.process.exit_code(WITHIN * 3), 0);
+    drop(silent);
+    assert_eq!(house.registrar.stop(), 0);
+}

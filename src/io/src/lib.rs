@@ -15,6 +15,7 @@ pub mod hep;
 pub mod listen;
 pub mod log;
 pub mod media;
+pub mod metrics;
 pub mod pcapng;
 pub mod ports;
 pub mod ready;

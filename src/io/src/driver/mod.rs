@@ -14,6 +14,7 @@
 //! | `sending` | how a machine's messages leave |
 //! | `keepalive`, `flood`, `overload` | what the machine never sees |
 //! | `ng` | asking relays |
+//! | `scrape` | `--metrics` |
 
 mod accept;
 mod connections;
@@ -24,6 +25,7 @@ mod keepalive;
 mod ng;
 mod options;
 mod overload;
+mod scrape;
 mod sending;
 mod stream;
 #[cfg(test)]
@@ -318,6 +320,13 @@ async fn serve<M: Machine>(
         dns: Dns::new(options_dns, rng),
         can,
     };
+    if let Some(at) = driver.options.metrics_at.take()
+        && driver.crew.number == 0
+    {
+        let listener = at.try_clone().and_then(TcpListener::from_std);
+        let listener = listener.map_err(|error| system("--metrics", &error))?;
+        tokio::task::spawn_local(scrape::run(listener, driver.options.metrics.clone()));
+    }
     match start {
         Start::Alone => ready::ready(driver.options.command, &addresses),
         Start::Tell(ready) => drop(ready.send(())),
@@ -331,6 +340,7 @@ async fn serve<M: Machine>(
         }
     }
 
+    driver.options.metrics.set_serving(true);
     let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
     let mut drained_by = None;
     // One timer for all of the machine's, set again only where it has to ring earlier: it costs more than a message's parsing.
@@ -467,6 +477,7 @@ impl<M: Machine> Driver<M> {
     }
 
     fn own_packet(&mut self, flow: Flow, data: Bytes) {
+        self.options.metrics.received(flow.transport);
         if self.options.hep.is_some() {
             self.copy(flow.listener, flow.transport, flow.remote, true, &data);
         }
@@ -476,14 +487,10 @@ impl<M: Machine> Driver<M> {
     /// Whether something from there is looked at.
     fn takes(&mut self, flow: &Flow, data: &[u8]) -> bool {
         let Some(flood) = &mut self.flood else { return true };
-        match flood.takes(self.options.clock.now(), flow.remote.ip(), data) {
-            Ok(()) => true,
-            Err(None) => false,
-            Err(Some(event)) => {
-                self.event(&event);
-                false
-            }
-        }
+        let Err(event) = flood.takes(self.options.clock.now(), flow.remote.ip(), data) else { return true };
+        self.options.metrics.banned();
+        event.iter().for_each(|event| self.event(event));
+        false
     }
 
     /// Drains the outputs, and feeds at most a batch of failures: a machine that answers a failure with what fails
@@ -533,6 +540,7 @@ impl<M: Machine> Driver<M> {
                 if let Some(flood) = &mut self.flood
                     && let Err(event) = flood.takes(self.options.clock.now(), remote.ip(), data)
                 {
+                    self.options.metrics.banned();
                     event.iter().for_each(|event| self.event(event));
                     continue;
                 }
@@ -544,6 +552,7 @@ impl<M: Machine> Driver<M> {
                     && let Some(refusal) = udp.overload.refuse(data, &self.overload_tag)
                 {
                     udp.send(Target::Flow(flow), refusal.into());
+                    self.options.metrics.refused();
                     continue;
                 }
                 let data = Bytes::copy_from_slice(data);
@@ -614,6 +623,7 @@ impl<M: Machine> Driver<M> {
             Order::Stop => {
                 if leads {
                     ready::stopping();
+                    self.options.metrics.set_serving(false);
                 }
                 // New connections are new work.
                 doors.drain(..).for_each(|door| door.abort());
@@ -657,6 +667,7 @@ impl<M: Machine> Driver<M> {
                     };
                     self.event(&Event::new(level, name).with("peer", flow).with("reason", reason));
                     if opened {
+                        self.options.metrics.disconnected();
                         self.crew.pass_to_all(|| Passed::Closed { flow });
                         self.feed(Input::FlowClosed { flow });
                     } else {
@@ -677,6 +688,7 @@ impl<M: Machine> Driver<M> {
     }
 
     fn opened(&mut self, flow: Flow) {
+        self.options.metrics.connected();
         self.event(&Event::new(Level::Debug, "connection-opened").with("peer", flow));
         self.crew.pass_to_all(|| Passed::Opened { flow });
         self.feed(Input::FlowOpened { flow });
@@ -734,6 +746,9 @@ impl<M: Machine> Driver<M> {
 
     fn event(&self, event: &Event) {
         log::write(event);
+        if event.level > Level::Debug {
+            self.options.metrics.event(event.name);
+        }
         if let Some(events) = &self.options.events
             && event.level > Level::Debug
         {

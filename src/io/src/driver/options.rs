@@ -2,11 +2,13 @@
 
 use crate::clock::Clock;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::{hep, tls};
 use sipbox_core::cidr::Cidr;
 use sipbox_core::limits::{CONNECTIONS, SIP_MESSAGE_BYTES};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a server is run. [`Options::new`] has the defaults.
@@ -25,6 +27,9 @@ pub struct Options {
     pub max_connections: usize,
     /// `--hep`: gets a copy of each SIP message, received and sent.
     pub hep: Option<hep::Sender>,
+    /// What is counted, and where the page of it is served (`--metrics`).
+    pub metrics: Metrics,
+    pub metrics_at: Option<Arc<TcpListener>>,
     /// `--dscp`: of connections that we open; the listeners have it.
     pub dscp: u8,
     /// `--dns`: in place of the system's servers.
@@ -44,6 +49,8 @@ impl Options {
             websocket: WebSocketOptions::default(),
             max_connections: CONNECTIONS,
             hep: None,
+            metrics: Metrics::default(),
+            metrics_at: None,
             dscp: 0,
             dns: Vec::new(),
             rate_limit: None,

@@ -16,6 +16,7 @@ use std::sync::PoisonError;
 
 impl<M: Machine> Driver<M> {
     pub(super) fn transmit(&mut self, target: Target, data: Bytes) {
+        self.options.metrics.sent(target.transport());
         if let Some(flood) = &mut self.flood {
             flood.answered(self.options.clock.now(), target.remote().ip(), &data);
         }
