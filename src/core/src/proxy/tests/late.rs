@@ -169,9 +169,5 @@ fn a_request_that_comes_back_from_outside_unchanged_is_a_loop() {
     // A spiral, which comes back for somebody else, is none (RFC 3261 §16.3 step 4).
     let other = there.replacen("sip:carol@", "sip:dave@", 1).replace("branch=z9hG4bK00", "branch=z9hG4bK01");
     net.receive("192.0.2.60:5060", &other);
-    assert!(
-        net.last("192.0.2.60:5060").starts_with("SIP/2.0 100 ")
-            || net.last("192.0.2.60:5060").starts_with("INVITE sip:dave@")
-    );
     assert!(net.to("192.0.2.60:5060").iter().any(|text| text.starts_with("INVITE sip:dave@")));
 }
