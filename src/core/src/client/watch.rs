@@ -320,13 +320,9 @@ impl Watcher {
     }
 
     fn notified(&mut self, now: Instant, message: &Message<'_>) {
-        let value = message.header(Name::SubscriptionState).unwrap_or_default();
-        let (state, params) = match memchr::memchr(b';', value) {
-            Some(at) => (&value[..at], &value[at..]),
-            None => (value, &value[value.len()..]),
-        };
-        let state = String::from_utf8_lossy(state.trim_ascii()).to_ascii_lowercase();
-        let params = sip::Params::parse(params).unwrap_or_default();
+        let said = sip::Valued::parse(message.header(Name::SubscriptionState).unwrap_or_default());
+        let state = String::from_utf8_lossy(said.value).to_ascii_lowercase();
+        let params = said.params().unwrap_or_default();
         let reason = params.get_str("reason").map(str::to_owned);
         let over = state == "terminated";
         self.news.push_back(News::Notified {

@@ -5,7 +5,7 @@
 //! Not here: what is in the description.
 
 use crate::sip::edit::Edit;
-use crate::sip::{Message, Name, ParseError, ParseErrorKind};
+use crate::sip::{Message, ParseError, ParseErrorKind};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -53,63 +53,7 @@ pub fn mend(data: &[u8]) -> Result<Mended<'_>, ParseError> {
 
 /// Where the first session description is within the body.
 pub fn description(message: &Message<'_>) -> Option<Range<usize>> {
-    let body = message.body();
-    let kind = message.header(Name::ContentType)?;
-    if is_sdp(kind) {
-        return (!body.is_empty()).then_some(0..body.len());
-    }
-    if !kind.to_ascii_lowercase().starts_with(b"multipart/") {
-        return None;
-    }
-    let delimiter = [b"--", boundary(kind)?].concat();
-    let mut at = memchr::memmem::find(body, &delimiter)? + delimiter.len();
-    while let Some(length) = memchr::memmem::find(body.get(at..)?, &delimiter) {
-        let part = &body[at..at + length];
-        let (skipped, head_end) = head_of(part)?;
-        let sdp = part[skipped..head_end].split(|byte| *byte == b'\n').any(|line| {
-            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
-            let (name, value) = line.split_at(colon);
-            name.eq_ignore_ascii_case(b"Content-Type")
-                && is_sdp(value.trim_ascii_start().get(1..).unwrap_or(b""))
-        });
-        if sdp {
-            // The line's end before the delimiter belongs to the delimiter (RFC 2046 §5.1.1).
-            let text = &part[head_end..];
-            let text = text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text));
-            return Some(at + head_end..at + head_end + text.len());
-        }
-        at += length + delimiter.len();
-    }
-    None
-}
-
-/// The line's end behind the delimiter, and where the part's own head ends.
-fn head_of(part: &[u8]) -> Option<(usize, usize)> {
-    let first = memchr::memchr(b'\n', part)? + 1;
-    let mut at = first;
-    loop {
-        match &part[at..] {
-            [b'\r', b'\n', ..] => return Some((first, at + 2)),
-            [b'\n', ..] => return Some((first, at + 1)),
-            rest => at += memchr::memchr(b'\n', rest)? + 1,
-        }
-    }
-}
-
-fn is_sdp(kind: &[u8]) -> bool {
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    kind.eq_ignore_ascii_case(b"application/sdp")
-}
-
-fn boundary(kind: &[u8]) -> Option<&[u8]> {
-    let parameter = kind.split(|byte| *byte == b';').skip(1).find_map(|parameter| {
-        let parameter = parameter.trim_ascii();
-        let name = parameter.get(..9)?;
-        name.eq_ignore_ascii_case(b"boundary=").then(|| &parameter[9..])
-    })?;
-    let value =
-        parameter.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(parameter);
-    (!value.is_empty()).then_some(value)
+    message.descriptions().into_iter().next()
 }
 
 /// Appends the message with `sdp` where `place` (of [`description`]) is, and its Content-Length mended.

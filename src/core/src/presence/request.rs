@@ -47,13 +47,9 @@ pub(super) const EVENTS: &str = "presence, dialog";
 /// The package in Event, and its parameter `id`.
 pub(super) fn event(message: &Message<'_>) -> Result<(Package, Option<String>), No> {
     let bad = || No { status: 489, reason: None, header: Some(("Allow-Events", EVENTS.to_owned())) };
-    let value = message.header(Name::Event).ok_or_else(bad)?;
-    let (name, params) = match memchr::memchr(b';', value) {
-        Some(at) => (&value[..at], &value[at..]),
-        None => (value, &value[value.len()..]),
-    };
-    let package = Package::parse(name.trim_ascii()).ok_or_else(bad)?;
-    let params = sip::Params::parse(params).map_err(|_| because(400, "Bad Event"))?;
+    let value = message.valued(Name::Event).ok_or_else(bad)?;
+    let package = Package::parse(value.value).ok_or_else(bad)?;
+    let params = value.params().map_err(|_| because(400, "Bad Event"))?;
     match params.get_str("id") {
         Some(id) if id.len() > EVENT_ID || !sip::lex::is_token(id.as_bytes()) => {
             Err(because(400, "Bad Event"))
@@ -86,11 +82,8 @@ fn accepts(message: &Message<'_>, package: Package) -> bool {
     let mut any = false;
     for value in message.values(Name::Accept) {
         any = true;
-        let kind = value.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-        if [package.content_type(), "application/*", "*/*"]
-            .iter()
-            .any(|k| kind.eq_ignore_ascii_case(k.as_bytes()))
-        {
+        let kind = sip::Valued::parse(value);
+        if [package.content_type(), "application/*", "*/*"].iter().any(|known| kind.is(known)) {
             return true;
         }
     }
@@ -226,9 +219,7 @@ pub(super) fn publishing(
         }
         return Ok(Publishing { presentity, package, if_match, body: None, lives });
     }
-    let kind = message.header(Name::ContentType).unwrap_or_default();
-    let kind = kind.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-    if !kind.eq_ignore_ascii_case(package.content_type().as_bytes()) {
+    if !message.content_type().is_some_and(|kind| kind.is(package.content_type())) {
         let header = Some(("Accept", package.content_type().to_owned()));
         return Err(plain(No { status: 415, reason: None, header }));
     }

@@ -7,7 +7,7 @@
 use super::context::{Context, Destination, Kind, NextHop, Waiting, WaitingAck};
 use super::media::{self, Half, Key, Peer, Verdict};
 use super::token::{Hop, RouteToken, Toward};
-use super::{Proxy, event, forward, has_sdp, lossy, nat};
+use super::{Proxy, event, forward, lossy, nat};
 use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, ListenerId, ServerKey, Target, Transport};
 use crate::limits;
@@ -336,7 +336,7 @@ impl Proxy {
         }
         let ack = Box::new(WaitingAck { request: data, shown, own_routes });
         let (token, toward) = (ack.shown.token, ack.shown.toward);
-        if let Some(relay) = token.relay.filter(|_| has_sdp(message)) {
+        if let Some(relay) = token.relay.filter(|_| message.has_sdp()) {
             // A late offer: it was in the 2xx, and this is its answer (RFC 3261 §13.2.1).
             let (sender, receiver) = match toward {
                 Toward::Caller => (token.callee, token.caller),

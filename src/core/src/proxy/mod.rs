@@ -166,7 +166,7 @@ impl Proxy {
         let id = ContextId(self.ids);
         let from_edge = Cidr::any(&self.config.edge, flow.remote.ip());
         let first_hop = !from_edge && message.values(Name::Via).take(2).count() == 1;
-        let described = has_sdp(message).then(|| media::describe(message.body()));
+        let described = message.has_sdp().then(|| media::describe(message.body()));
         let natted = first_hop && nat::is_natted(message, &flow);
         let mut context = Context {
             id,
@@ -236,8 +236,6 @@ impl Proxy {
         let Ok(uri) = Uri::parse(message.request_uri()) else {
             return self.answer(now, context, 400, None, &[]);
         };
-        let event =
-            message.header(Name::Event).map(|value| value.split(|&b| b == b';').next().unwrap_or_default());
         if context.method == Kind::Register {
             // What an edge of ours writes of itself tells the registrar that a flow is lost, without a password. A client
             // that wrote our name there, from a source address that is not his, could remove another one's binding.
@@ -251,7 +249,7 @@ impl Proxy {
             return self.outbound(now, context, message, &uri);
         }
         match context.method {
-            Kind::Subscribe if event.is_some_and(|event| event.trim_ascii().eq_ignore_ascii_case(b"reg")) => {
+            Kind::Subscribe if message.valued(Name::Event).is_some_and(|event| event.is("reg")) => {
                 self.pass_to_server(now, context, message, self.config.registrar.clone());
             }
             Kind::Subscribe | Kind::Publish => {
@@ -665,15 +663,6 @@ fn kind(method: Method<'_>) -> Kind {
         | Method::Message
         | Method::Other(_) => Kind::Other,
     }
-}
-
-/// Whether the body claims to be an SDP.
-fn has_sdp(message: &Message<'_>) -> bool {
-    !message.body().is_empty()
-        && message.header(Name::ContentType).is_some_and(|value| {
-            let kind = value.split(|&b| b == b';').next().unwrap_or_default();
-            kind.trim_ascii().eq_ignore_ascii_case(b"application/sdp")
-        })
 }
 
 /// Whether a Contact says that its owner speaks WebRTC (RFC 7118 §5, RFC 5768).

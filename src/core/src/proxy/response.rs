@@ -6,7 +6,7 @@
 
 use super::context::{Context, Kind, Outcome, Waiting};
 use super::media::{self, Half, Key, Verdict};
-use super::{Proxy, event, fork, has_sdp, lossy};
+use super::{Proxy, event, fork, lossy};
 use crate::flow::Flow;
 use crate::machine::{Level, Output, Question};
 use crate::sip::Message;
@@ -63,7 +63,7 @@ impl Proxy {
     fn with_media(&mut self, now: Instant, context: &mut Context, index: usize, flow: Flow, data: Bytes) {
         let Ok(message) = Message::parse(&data) else { return };
         let branch = &context.branches[index];
-        if !branch.relayed || message.status() >= 300 || !has_sdp(&message) {
+        if !branch.relayed || message.status() >= 300 || !message.has_sdp() {
             return self.pass(now, context, index, flow, &message, None);
         }
         let known = branch.rewritten.iter().find(|(body, _)| body == message.body());

@@ -6,6 +6,7 @@
 //! everything else byte for byte; [`build`] makes messages of our own. Not here: state of any kind.
 
 pub mod addr;
+pub mod body;
 pub mod build;
 pub mod edit;
 pub mod error;
@@ -23,6 +24,7 @@ mod oracle;
 mod tests;
 
 pub use addr::NameAddr;
+pub use body::Valued;
 pub use error::{ParseError, ParseErrorKind};
 pub use lex::{List, unfold, unquote};
 pub use method::Method;

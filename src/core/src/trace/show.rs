@@ -113,44 +113,7 @@ fn with_length(message: &Message<'_>, head: &[u8], body: &[u8]) -> Vec<u8> {
 /// The session descriptions in a message: its body, or those parts of a multipart body (RFC 5621 §3.1).
 pub fn sdp(traced: &Traced) -> Vec<Vec<u8>> {
     let Ok(message) = Message::parse(&traced.data) else { return Vec::new() };
-    let Some(kind) = message.header(Name::ContentType) else { return Vec::new() };
-    let lower = kind.to_ascii_lowercase();
-    if lower.starts_with(b"application/sdp") {
-        return if message.body().is_empty() { Vec::new() } else { vec![ended(message.body())] };
-    }
-    if !lower.starts_with(b"multipart/") {
-        return Vec::new();
-    }
-    let Some(boundary) = boundary(kind) else { return Vec::new() };
-    let delimiter = [b"--", &boundary[..]].concat();
-    let mut parts = Vec::new();
-    let mut rest = message.body();
-    while let Some(at) = memchr::memmem::find(rest, &delimiter) {
-        rest = &rest[at + delimiter.len()..];
-        let end = memchr::memmem::find(rest, &delimiter).unwrap_or(rest.len());
-        let part = &rest[..end];
-        let (Some(head_end), true) = (memchr::memmem::find(part, b"\r\n\r\n"), end < rest.len()) else {
-            continue;
-        };
-        let head = part[..head_end].to_ascii_lowercase();
-        if memchr::memmem::find(&head, b"application/sdp").is_some() {
-            // The line end before a delimiter belongs to it (RFC 2046 §5.1.1).
-            let body = &part[head_end + 4..];
-            parts.push(ended(body.strip_suffix(b"\r\n").unwrap_or(body)));
-        }
-    }
-    parts
-}
-
-fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
-    let lower = content_type.to_ascii_lowercase();
-    let at = memchr::memmem::find(&lower, b"boundary=")? + b"boundary=".len();
-    let value = &content_type[at..];
-    let boundary = match value.strip_prefix(b"\"") {
-        Some(quoted) => quoted.split(|&b| b == b'"').next()?,
-        None => value.split(|&b| matches!(b, b';' | b' ' | b'\t' | b'\r')).next()?,
-    };
-    (!boundary.is_empty()).then(|| boundary.to_vec())
+    message.descriptions().into_iter().map(|place| ended(&message.body()[place])).collect()
 }
 
 fn ended(body: &[u8]) -> Vec<u8> {
