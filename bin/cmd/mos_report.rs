@@ -1,4 +1,4 @@
-//! `mos-report`: what calls sounded like, stream by stream, with the model's name in each row. CONTRACT 10.
+//! `mos-report`: what calls sounded like, stream by stream, with the model's name in each row.
 
 mod records;
 
@@ -7,13 +7,14 @@ use crate::exit::{Code, Failure};
 use crate::output::{Output, plain};
 use crate::progress;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
-use records::Records;
+use records::{Records, TOO_LONG};
 use serde_json::{Value, json};
+use sipbox_core::limits::{NG_MESSAGE_BYTES, REPORT_RECORD_BYTES};
 use sipbox_core::ng;
 use sipbox_core::trace::quality::{self, Asked, Log, Rating, Stream};
 use sipbox_core::trace::rtp::Rtp;
 use sipbox_io::capture::{self, Capture, Content, Input};
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 
 pub const ENTRY: Entry = Entry {
     name: "mos-report",
@@ -27,8 +28,6 @@ pub const ENTRY: Entry = Entry {
     prose: include_str!("../../man/prose/mos-report.roff"),
 };
 
-/// A line of a log, or a whole reply, beyond which nothing is read.
-const TEXT_BYTES: u64 = 1 << 30;
 /// The table's columns.
 const HEAD: [&str; 12] = [
     "MOS", "lowest", "highest", "model", "codec", "samples", "packets", "lost", "jitter", "SSRC", "peer",
@@ -112,9 +111,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         out.text(&format!("{}\n", COLUMNS.join(",")))?;
     }
     let mut table = vec![HEAD.map(str::to_owned)];
-    let mut low = 0usize;
+    let (mut low, mut scored) = (0usize, 0usize);
     for stream in &streams {
         for row in rows(stream, &flags.model) {
+            scored += usize::from(row.average.is_some());
             low += usize::from(row.average.is_some_and(|mos| flags.min_mos.is_some_and(|least| mos < least)));
             match format {
                 Format::Table => table.push(row.cells(stream)),
@@ -132,6 +132,11 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(least) if low > 0 => {
             Err(Failure::new(Code::Failed, format!("{low} rows have an average below {least}")))
         }
+        // A check of nothing has not passed.
+        Some(_) if scored == 0 => Err(Failure::new(
+            Code::Data,
+            "--min-mos: no stream in it has a score; give a capture with RTP, or records of calls that talked",
+        )),
         _ => Ok(()),
     }
 }
@@ -277,6 +282,12 @@ fn read(name: &str, streams: &mut Vec<Stream>) -> Result<(), Failure> {
                     Err(error) => break Err(error.into()),
                 }
             };
+            if rtp.passed_over > 0 {
+                tell(&format!(
+                    "{name}: {} packets or streams had no room among so many; cut the capture into pieces, with editcap -i",
+                    rtp.passed_over
+                ));
+            }
             streams.extend(rtp.finish());
             result
         }
@@ -328,34 +339,64 @@ impl Faults<'_> {
     }
 }
 
+/// One line.
+enum Line {
+    /// With its end.
+    Read,
+    /// It was passed over.
+    TooLong,
+    End,
+}
+
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    let most = REPORT_RECORD_BYTES;
+    let length = input.by_ref().take(most as u64).read_until(b'\n', line)?;
+    if length < most || line.ends_with(b"\n") {
+        return Ok(if length == 0 { Line::End } else { Line::Read });
+    }
+    line.clear();
+    loop {
+        let bytes = input.fill_buf()?;
+        let (length, whole) = match bytes.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (bytes.len(), bytes.is_empty()),
+        };
+        input.consume(length);
+        if whole {
+            return Ok(Line::TooLong);
+        }
+    }
+}
+
 fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failure> {
-    let io = |error: std::io::Error| Failure::new(Code::Io, format!("{name}: {error}"));
-    let mut input = BufReader::new(std::io::Read::take(input, TEXT_BYTES));
+    let io = |error: io::Error| Failure::new(Code::Io, format!("{name}: {error}"));
+    let mut input = BufReader::new(input);
+    let mut line = Vec::new();
+    let mut faults = Faults { name, first: None, told: 0 };
     let first = input.fill_buf().map_err(io)?;
     let first: Vec<u8> = first.iter().copied().skip_while(u8::is_ascii_whitespace).take(2).collect();
     match first[..] {
         [b'{', ..] => {
             let mut records = Records::default();
-            let mut line = Vec::new();
-            let mut faults = Faults { name, first: None, told: 0 };
             loop {
-                let more = input.read_until(b'\n', &mut line).map_err(io)? > 0;
-                if more {
-                    records.line(&line)
-                } else {
-                    records.finish()
+                let read = next_line(&mut input, &mut line).map_err(io)?;
+                match read {
+                    Line::Read => records.line(&line),
+                    Line::TooLong => records.too_long(),
+                    Line::End => records.finish(),
                 }
-                line.clear();
                 streams.extend(records.values.drain(..).flat_map(|value| quality::from_value(&value)));
                 records.bad.drain(..).for_each(|(line, why)| faults.add(line, &why));
-                if !more {
+                if matches!(read, Line::End) {
                     return faults.end();
                 }
             }
         }
         [b'd', b'0'..=b'9'] => {
             let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut input, &mut bytes).map_err(io)?;
+            // One byte more than an ng message may have, so that the decoder sees that it is too long.
+            input.take(NG_MESSAGE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
             let (_, dict) = ng::decode(bytes.trim_ascii())
                 .map_err(|error| Failure::new(Code::Data, format!("{name}: {error}")))?;
             let value = serde_json::from_str(&dict.encode_json())
@@ -364,13 +405,18 @@ fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failu
         }
         _ => {
             let mut log = Log::default();
-            let mut line = Vec::new();
-            while input.read_until(b'\n', &mut line).map_err(io)? > 0 {
-                log.line(String::from_utf8_lossy(&line).trim_end());
-                line.clear();
+            let (before, mut number) = (streams.len(), 0);
+            loop {
+                number += 1;
+                match next_line(&mut input, &mut line).map_err(io)? {
+                    Line::Read => log.line(String::from_utf8_lossy(&line).trim_end()),
+                    Line::TooLong => faults.add(number, TOO_LONG),
+                    Line::End => break,
+                }
+                streams.extend(log.settled());
             }
-            let found = log.finish();
-            if found.is_empty() {
+            streams.extend(log.finish());
+            if streams.len() == before {
                 return Err(Failure::new(
                     Code::Data,
                     format!(
@@ -378,7 +424,7 @@ fn text(name: &str, input: Input, streams: &mut Vec<Stream>) -> Result<(), Failu
                     ),
                 ));
             }
-            streams.extend(found);
+            return faults.end();
         }
     }
     Ok(())

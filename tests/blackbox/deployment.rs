@@ -354,7 +354,7 @@ fn composition_of_all_eight_on_mysql() {
     composition(&["--db", &schema.url()]);
 }
 
-/// A capture of one INVITE with this SDP, over UDP.
+/// A capture of one INVITE with this SDP, over UDP, and half a second of RTP from port 49170.
 fn capture(sdp: &str) -> Vec<u8> {
     let message = format!(
         "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK776asdhds\r\n\
@@ -362,19 +362,32 @@ fn capture(sdp: &str) -> Vec<u8> {
          CSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
         sdp.len()
     );
-    let mut packet = vec![0x45, 0];
-    packet.extend((message.len() as u16 + 28).to_be_bytes());
-    packet.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0xc4, 0x13, 0xc4]);
-    packet.extend((message.len() as u16 + 8).to_be_bytes());
-    packet.extend([0, 0]);
-    packet.extend(message.as_bytes());
+    let mut packets = vec![(0, 5060u16, message.into_bytes())];
+    packets.extend((0..25u8).map(|number| {
+        let timestamp = (u32::from(number) * 160).to_be_bytes();
+        let payload = [&[0x80, 0, 0, number][..], &timestamp, &[0, 0, 0, 7], &[0xff; 160]].concat();
+        (u32::from(number) * 20_000, 49_170, payload)
+    }));
     let mut file = Vec::new();
-    // libpcap's magic, version 2.4, no zone, no accuracy, snap length, LINKTYPE_RAW; then time and lengths.
-    let length = packet.len() as u32;
-    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 262_144, 101, 1_565_592_060, 0, length, length] {
-        file.extend(u32::to_le_bytes(word));
+    // libpcap's magic, version 2.4, no zone, no accuracy, snap length, LINKTYPE_RAW.
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 262_144, 101] {
+        file.extend(word.to_le_bytes());
     }
-    file.extend(packet);
+    for (micros, port, payload) in packets {
+        let mut packet = vec![0x45, 0];
+        packet.extend((payload.len() as u16 + 28).to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        packet.extend([port.to_be_bytes(), port.to_be_bytes()].concat());
+        packet.extend((payload.len() as u16 + 8).to_be_bytes());
+        packet.extend([0, 0]);
+        packet.extend(payload);
+        // Time, and the length twice.
+        let length = packet.len() as u32;
+        for word in [1_565_592_060, micros, length, length] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(packet);
+    }
     file
 }
 
@@ -427,6 +440,7 @@ fn the_readmes_examples_work_as_they_stand() {
             "sdp-rewrite" => "a=fingerprint:sha-256",
             "siptrace" if line.contains(" | ") => "c=IN IP4 192.0.2.10",
             "siptrace" => "INVITE",
+            "mos-report" => "\"codec\":\"PCMU\",\"packets\":25,\"lost\":0",
             _ => "",
         };
         assert!(out.contains(wanted), "{line}:\n{out}");

@@ -79,6 +79,13 @@ fn an_event_says_the_same_and_models_stand_side_by_side() {
 fn a_threshold_is_an_exit_status() {
     let code = |least| report(&["--model", "legacy", "--min-mos", least], REPLY.as_bytes()).code;
     assert_eq!((code("4.1"), code("4.2")), (0, 1));
+    // Nothing that has a score has not passed.
+    let mut silent = Capture::new();
+    silent.sip(0, ("192.0.2.1:5060", "192.0.2.2:5060"), "BYE sip:b@192.0.2.2 SIP/2.0", "2 BYE", "one", "");
+    assert_eq!(report(&[], &silent.0).code, 0);
+    let finished = report(&["--min-mos", "1"], &silent.0);
+    assert_eq!(finished.code, 65);
+    assert!(finished.stderr.contains("--min-mos: no stream"), "{}", finished.stderr);
     assert_eq!(report(&[], b"nothing of this kind\n").code, 65);
     assert_eq!(report(&[], b"{\"SSRC\": ").code, 65);
 }
@@ -119,6 +126,53 @@ fn the_rest_goes_on() {
     assert_eq!(records(&finished)[0]["packets"], 20);
     assert!(records(&finished).len() > 1, "and the reply");
     assert!(finished.stderr.contains(&format!("cut.pcap: packet 21 at byte {at}: ")), "{}", finished.stderr);
+}
+
+/// However much a file has, all of it is read, in bounded memory; what is too long by itself is named and passed over.
+#[test]
+fn a_large_file_is_read_whole() {
+    let mut log = String::new();
+    for call in 0..6_000 {
+        log += &format!(
+            "ci=call{call}, ml0_local_tag=a, ml0_midx1_rtp_relayed_packets={call}, \
+             ml1_local_tag=b, ml1_midx1_rtp_relayed_packets=1, \n"
+        );
+    }
+    let rows = records(&report(&["-o", "json"], log.as_bytes()));
+    assert_eq!(
+        (rows.len(), &rows[0]["packets"], &rows[11_998]["packets"]),
+        (12_000, &json!(0), &json!(5_999))
+    );
+
+    let stats: Value = serde_json::from_str(REPLY).unwrap();
+    let event = |id: &str| json!({ "event": "call-end", "call_id": id, "stats": stats }).to_string();
+    let long = "x".repeat(9 << 20);
+    let lines = format!(
+        "{}\n{{\"a\": \"{long}{long}\"}}\n{}\n{{\n  \"{long}\": 1,\n  \"{long}\": 1\n}}\n{}\n",
+        event("one"),
+        event("two"),
+        event("three")
+    );
+    let finished = report(&["--model", "legacy"], lines.as_bytes());
+    assert_eq!(finished.code, 65);
+    let mut calls: Vec<Value> = records(&finished).iter().map(|row| row["call_id"].clone()).collect();
+    calls.dedup();
+    assert_eq!(json!(calls), json!(["one", "two", "three"]), "{}", finished.stderr);
+    for place in ["-:2: longer than 16 MiB", "-:4: longer than 16 MiB"] {
+        assert!(finished.stderr.contains(place), "{place}: {}", finished.stderr);
+    }
+}
+
+/// More flows than there is room for: it is told that this is not all.
+#[test]
+fn flows_without_room_are_told() {
+    let mut capture = Capture::new();
+    for port in 10_000..14_100 {
+        capture.rtp(0, (&format!("192.0.2.1:{port}"), "192.0.2.2:5000"), 8, 160, 1, |_| false);
+    }
+    let finished = report(&[], &capture.0);
+    assert_eq!(finished.code, 0);
+    assert!(finished.stderr.contains(": 4 packets or streams had no room"), "{}", finished.stderr);
 }
 
 #[test]
@@ -248,6 +302,13 @@ fn rtp_in_a_capture() {
     assert!((3.3..3.6).contains(&mos), "{mos}");
     let cut = report(&[], &file[..file.len() - 5]);
     assert_eq!((cut.code, records(&cut).len()), (65, 1));
+    // What has the bits of RTP's version and does not count up, as NetBIOS, is none.
+    let mut other = Capture(file);
+    for number in 0..99u8 {
+        let name = [&[0x80, number, 1, 0x10, 0, 1, 0, 0, 0, 0, 0, 0], &[b'A'; 32][..]].concat();
+        other.udp(0, "192.0.2.1:137", "192.0.2.255:137", &name);
+    }
+    assert_eq!(records(&report(&[], &other.0)).len(), 1);
 }
 
 /// The SDPs in a capture say whose a stream is, and what its payload types are; also over IPv6.
@@ -403,6 +464,9 @@ fn figures_of_the_corpus_are_those_of_tshark() {
     ] {
         let path = dir.join(name).display().to_string();
         let (theirs, ours) = (tshark(&path), ours(&path));
+        for key in ours.keys() {
+            assert!(theirs.contains_key(key), "{name}: {key:?} is no stream to tshark");
+        }
         for (key, their) in theirs.iter().filter(|(_, their)| (jitter || their.0 >= 10) && their.1 >= 0) {
             let our = ours.get(key).unwrap_or_else(|| panic!("{name}: {key:?} is not among {ours:?}"));
             assert_eq!((our.0, our.1), (their.0, their.1), "{name} {key:?}");

@@ -4,6 +4,10 @@
 //! that is written over several lines begins and ends at the left margin, as every tool writes it. Not here: what is in them.
 
 use serde_json::Value;
+use sipbox_core::limits::REPORT_RECORD_BYTES;
+
+/// What is wrong with a line or an object of more than [`REPORT_RECORD_BYTES`].
+pub const TOO_LONG: &str = "longer than 16 MiB";
 
 /// A text under way.
 #[derive(Default)]
@@ -39,10 +43,22 @@ impl Records {
             }
         }
         let first = self.open.is_empty();
+        if self.open.len() + line.len() > REPORT_RECORD_BYTES {
+            self.bad.push((self.start, TOO_LONG.to_owned()));
+            self.open.clear();
+            return;
+        }
         self.open.extend_from_slice(line);
         if first || line.first() == Some(&b'}') {
             self.parse(false);
         }
+    }
+
+    /// A line that was not read, since it is too long; an object that it belongs to goes with it.
+    pub fn too_long(&mut self) {
+        self.line += 1;
+        self.open.clear();
+        self.bad.push((self.line, TOO_LONG.to_owned()));
     }
 
     /// There are no more.

@@ -181,3 +181,7 @@ pub const TRACE_CALL_MESSAGES: usize = 10_000;
 pub const TRACE_DESCRIBED: usize = 65_536;
 /// Flows of RTP that are measured in one capture; further ones are passed over.
 pub const TRACE_RTP_FLOWS: usize = 4096;
+/// Streams of a log that wait for the line with their score, which comes with the same call's end.
+pub const TRACE_LOG_STREAMS: usize = 4096;
+/// Bytes of one line of a log or of events, and of one record over several lines; a call of many streams has some megabytes.
+pub const REPORT_RECORD_BYTES: usize = 16 << 20;

@@ -1,12 +1,10 @@
 //! mos-report's logic: streams with their samples, out of replies and events of relays, and of rtpengine's log lines.
 //!
-//! FEATURES of rtpengine's 2019 reply, log and CDR line. In: values, lines. Out:
-//! [`Stream`]s, and their [`Rating`] by a model of [`mos`](crate::mos), which alone has formulas. `legacy-2019` is of what
+//! In: values, and lines, as rtpengine of 2019 and our relay write them. Out: [`Stream`]s, and their [`Rating`] by a model of [`mos`](crate::mos), which alone has formulas. `legacy-2019` is of what
 //! receivers reported, filed under who reported; G.107 of what arrived where it was measured, else of the same reports.
-//! Not here: RTP in captures
-//! (`rtp`), reading files, tables.
+//! Not here: RTP in captures (`rtp`), reading files, tables.
 
-use crate::limits::TRACE_CALL_MESSAGES;
+use crate::limits::{TRACE_CALL_MESSAGES, TRACE_LOG_STREAMS};
 use crate::mos::{Codec, Delay, EModel, LegacySample, Model};
 use crate::time::Instant;
 use serde_json::Value;
@@ -281,9 +279,6 @@ impl Log {
             *self =
                 Log { call_id: id.to_owned(), streams: std::mem::take(&mut self.streams), ..Log::default() };
         }
-        if self.streams.len() >= TRACE_CALL_MESSAGES {
-            return;
-        }
         if let Some(tag) = between(line, "--- Tag '", "'") {
             self.peer = tag.to_owned();
             self.codec = None;
@@ -319,6 +314,7 @@ impl Log {
             let found = self
                 .streams
                 .iter_mut()
+                .rev()
                 .find(|stream| stream.ssrc == self.ssrc && stream.call_id == self.call_id);
             if let (Some(stream), (Some(average), Some(lowest), Some(highest))) = (found, printed) {
                 stream.printed = Some(Printed { average, lowest, highest });
@@ -328,7 +324,7 @@ impl Log {
         }
     }
 
-    /// FEATURES 5.2: comma-space separated, the leg in the name; no quality, but who sent how much.
+    /// rtpengine's CDR line: comma-space separated, the leg in the name; no quality, but who sent how much.
     fn cdr(&mut self, line: &str) {
         let mut call_id = "";
         let mut tags: BTreeMap<&str, &str> = BTreeMap::new();
@@ -350,6 +346,13 @@ impl Log {
                 });
             }
         }
+    }
+
+    /// The oldest streams, when so many came behind them that their calls are over; to be taken after each line.
+    pub fn settled(&mut self) -> impl Iterator<Item = Stream> + '_ {
+        // Rarely and many at once: the rest moves up.
+        let over = if self.streams.len() < 2 * TRACE_LOG_STREAMS { 0 } else { TRACE_LOG_STREAMS };
+        self.streams.drain(..over)
     }
 
     pub fn finish(self) -> Vec<Stream> {

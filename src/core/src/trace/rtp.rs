@@ -22,7 +22,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Packets under which a flow is taken for something that only looks like RTP, unless an SDP names it.
+/// Packets with numbers of their own under which a flow is taken for something that only looks like RTP, unless an SDP
+/// names it.
 const PACKETS: u64 = 10;
 
 /// Source and destination.
@@ -50,9 +51,10 @@ impl Flow {
     }
 
     fn finish(&self, (source, destination): Ends, out: &mut Vec<Stream>) {
-        let least = if self.about.is_some() { 1 } else { PACKETS };
         for stats in self.streams.snapshot(|_| None) {
-            if stats.packets < least {
+            // What only looks like RTP does not count up: NetBIOS has the same two bytes in each packet.
+            let numbered = stats.expected.saturating_sub(stats.lost);
+            if self.about.is_none() && (numbered < PACKETS || numbered < stats.packets / 2) {
                 continue;
             }
             let format = |pt| self.formats.iter().find(|format| format.payload_type == pt);
@@ -80,15 +82,20 @@ pub struct Rtp {
     flows: BTreeMap<Ends, Flow>,
     found: Vec<Traced>,
     done: Vec<Stream>,
+    /// Packets, and streams that had ended, for which there was no room: what is told is not all.
+    pub passed_over: u64,
 }
 
 impl Rtp {
     /// One packet of a capture, by its number there.
     pub fn packet(&mut self, number: u64, now: Instant, link: Link, data: &[u8]) {
-        let Rtp { finder, described, flows, found, done } = self;
+        let Rtp { finder, described, flows, found, done, passed_over } = self;
         finder.packet_and(number, now, link, data, found, |source, destination, payload| {
             match classify(payload) {
-                Kind::Rtp => rtp_packet(described, flows, done, now, (source, destination), payload),
+                Kind::Rtp => {
+                    let kept = rtp_packet(described, flows, done, now, (source, destination), payload);
+                    *passed_over += u64::from(!kept);
+                }
                 Kind::Rtcp => rtcp_packet(flows, now, source, destination, payload),
                 Kind::Stun | Kind::Dtls | Kind::Other => {}
             }
@@ -114,6 +121,7 @@ impl Rtp {
     }
 }
 
+/// Whether there was room for all of it.
 fn rtp_packet(
     described: &mut Described,
     flows: &mut BTreeMap<Ends, Flow>,
@@ -121,18 +129,22 @@ fn rtp_packet(
     now: Instant,
     ends: Ends,
     payload: &[u8],
-) {
-    let Some(header) = Header::parse(payload) else { return };
+) -> bool {
+    let Some(header) = Header::parse(payload) else { return true };
     if !flows.contains_key(&ends) && flows.len() >= TRACE_RTP_FLOWS {
-        return;
+        return false;
     }
+    let mut kept = true;
     let back = flows.get(&(ends.1, ends.0)).and_then(|flow| flow.streams.any_round_trip());
     let flow = flows.entry(ends).or_insert_with(Flow::new);
     if let Some(media) = described.find(now, ends.0, ends.1)
         && media.serial != flow.serial
     {
-        if flow.about.as_ref().is_some_and(|about| *about != media.about) && done.len() < TRACE_RTP_FLOWS {
-            flow.finish(ends, done);
+        if flow.about.as_ref().is_some_and(|about| *about != media.about) {
+            kept = done.len() < TRACE_RTP_FLOWS;
+            if kept {
+                flow.finish(ends, done);
+            }
             *flow = Flow::new();
         }
         flow.serial = media.serial;
@@ -156,6 +168,7 @@ fn rtp_packet(
             }
         }
     }
+    kept
 }
 
 fn sum(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
