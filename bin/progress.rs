@@ -1,6 +1,6 @@
 //! A progress bar on standard error while a large input is read.
 //!
-//! CONTRACT 1: only where standard error is a terminal; nothing in a pipe, and nothing is left of it at the end. In goes a
+//! Only where standard error is a terminal; nothing in a pipe, and nothing is left of it at the end. In goes a
 //! reader whose length is known, out comes the same reader, counted. There is one bar at a time. What else goes to the
 //! terminal meanwhile is written [`aside`]. Not here: what is read.
 

@@ -1,4 +1,4 @@
-//! `presence`: who is there, told to who asks. CONTRACT 8.
+//! `presence`: who is there, told to who asks.
 
 mod watch;
 

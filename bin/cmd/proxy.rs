@@ -1,4 +1,4 @@
-//! `proxy`: routes calls, and has their media bridged. CONTRACT 4.
+//! `proxy`: routes calls, and has their media bridged.
 
 use super::Entry;
 use super::server::{self, Server};

@@ -1,4 +1,4 @@
-//! `registrar`: who may be reached where. CONTRACT 3.
+//! `registrar`: who may be reached where.
 
 use super::Entry;
 use super::server::{self, Server};

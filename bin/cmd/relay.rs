@@ -1,4 +1,4 @@
-//! `relay`: forwards media, and is told what to do in rtpengine's ng protocol. CONTRACT 6.
+//! `relay`: forwards media, and is told what to do in rtpengine's ng protocol.
 
 mod rtpengine;
 

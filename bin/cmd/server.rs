@@ -1,7 +1,7 @@
 //! What a SIP server with a database is set up from: the flags that each of them has, and the way from them to a machine
 //! that runs.
 //!
-//! CONTRACT 2. A command flattens [`Server`] beside its own flags, checks those, and then: [`Server::start`] (log, keys,
+//! A command flattens [`Server`] beside its own flags, checks those, and then: [`Server::start`] (log, keys,
 //! sockets, database, events), its machine from what was [`Given`], [`Started::run`]. Whatever is wrong with a flag is told before
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 

@@ -1,4 +1,4 @@
-//! `siptrace`: SIP out of captures and HEP, call by call. CONTRACT 9.
+//! `siptrace`: SIP out of captures and HEP, call by call.
 
 use super::Entry;
 use crate::exit::{Code, Failure};

@@ -1,4 +1,4 @@
-//! `wsgw probe`: flags of the scripted browser. CONTRACT 5.
+//! `wsgw probe`: flags of the scripted browser.
 
 use crate::exit::{Code, Failure};
 use crate::output::Output;

@@ -1,4 +1,4 @@
-//! rtpengine's own command line and configuration file, told in `relay`'s flags. CONTRACT 6.
+//! rtpengine's own command line and configuration file, told in `relay`'s flags.
 //!
 //! In: the words after the command. Out: the same with rtpengine's options replaced by ours; what has no meaning here
 //! (its kernel table, Redis, its command port …) is named in `--without-meaning`, so that it is told once, in one line.
