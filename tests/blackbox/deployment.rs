@@ -9,6 +9,7 @@ mod harness;
 use harness::{Process, TempDir, loopback, server_command, sipbox};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,6 +122,12 @@ fn installed_and_uninstalled() {
         assert_eq!(left, None, "{name}.env");
     }
     assert!(read(etc.join("relay.env")).contains("\nSIPBOX_RELAY_INTERFACE=\"192.0.2.77\"\n"));
+    // A database's password may come into any of them, and root alone reads them.
+    for name in SERVERS.iter().chain(&["sipbox"]) {
+        let file = etc.join(format!("{name}.env"));
+        let mode = fs::metadata(&file).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}.env");
+    }
 
     // Again: an edited file stays, one that is not gets what is new, and the first answers are remembered.
     let proxy = etc.join("proxy.env");
