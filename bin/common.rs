@@ -26,6 +26,9 @@ pub struct Listen {
     /// What peers are told in place of the address, for every --listen without a '!'
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
+    /// A network whose hosts are told the address itself, in place of what --advertise or '!' says
+    #[arg(long, value_name = "CIDR")]
+    pub local_net: Vec<Cidr>,
     /// The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
     pub dscp: u8,
@@ -44,7 +47,8 @@ impl Listen {
 
     /// Binds them, with their class.
     pub fn bind_all(&self, specs: &[Spec]) -> Result<Vec<Bound>, Failure> {
-        let bound = listen::bind(specs, self.advertise.as_deref())?;
+        let mut bound = listen::bind(specs, self.advertise.as_deref())?;
+        listen::set_local_nets(&mut bound, &self.local_net)?;
         if self.dscp != 0 {
             listen::mark(&bound, self.dscp)?;
         }

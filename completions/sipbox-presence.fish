@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_presence_global_optspecs
-    string join \n listen= advertise= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= rate-limit= drain= log= v/verbose q/quiet dns= tls-insecure auth= min-expires= max-expires= h/help
+    string join \n listen= advertise= local-net= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= rate-limit= drain= log= v/verbose q/quiet dns= tls-insecure auth= min-expires= max-expires= h/help
 end
 
 function __fish_sipbox_presence_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
@@ -64,6 +65,7 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "wat
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r

@@ -1,5 +1,6 @@
 complete -c sipbox-proxy -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-proxy -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-proxy -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox-proxy -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox-proxy -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox-proxy -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r

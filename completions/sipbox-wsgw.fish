@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_wsgw_global_optspecs
-    string join \n listen= advertise= dscp= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= local-net= dscp= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_wsgw_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r
@@ -60,6 +61,7 @@ complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -f -a "probe" -d '
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r

@@ -38,6 +38,7 @@ complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "mos-report" -d 'Tell 
 complete -c sipbox -n "__fish_sipbox_needs_command" -f -a "generate" -d 'Write man pages or shell completions'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
@@ -77,6 +78,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -f -a "expire" -d 'Remove bindings'
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
@@ -121,6 +123,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from expire" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
@@ -165,6 +168,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l tls-insecure -d 
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r
@@ -198,6 +202,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and not __fish_seen_subcommand_from serve probe" -f -a "probe" -d 'Be a browser: register over WebSocket, call or answer, and tell what was heard'
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l upstream -d 'The proxy that everything from browsers goes to: [tcp:|udp:]HOST[:PORT], or a sip: URI; TCP unless it says otherwise' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from serve" -l sip-listen -d 'Where the upstream reaches us: tcp: or udp:, as the upstream has it [default: any port of the address that faces it]' -r
@@ -239,6 +244,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subc
 complete -c sipbox -n "__fish_sipbox_using_subcommand wsgw; and __fish_seen_subcommand_from probe" -s h -l help -d 'Print help'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r
@@ -276,6 +282,7 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_s
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -f -a "watch" -d 'Watch somebody, and print each state, one JSON object a line, until it is stopped'
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l listen -d 'TRANSPORT:HOST:PORT to serve on; IPv6 in brackets, port 0 for any free one; after \'!\' what peers are told' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l advertise -d 'What peers are told in place of the address, for every --listen without a \'!\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l local-net -d 'A network whose hosts are told the address itself, in place of what --advertise or \'!\' says' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l dscp -d 'The class of what is sent, for routers on the way: 0 to 63, as 24 for CS3 or 40 for CS5' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l domain -d 'A domain that it is responsible for' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l edge -d 'A network of our own wsgw and proxies: believed about the client\'s address, and still asked for passwords' -r

@@ -118,6 +118,7 @@ impl World {
                 local: proxy_at,
                 advertised_host: proxy_at.ip().to_string(),
                 advertised_port: proxy_at.port(),
+                local_nets: Vec::new(),
             }],
             domains: vec!["example.com".into()],
             registrar: None,

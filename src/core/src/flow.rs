@@ -3,9 +3,11 @@
 //! RFC 3261 §18 and RFC 5626 §3 (a flow is a transport-layer association between two sockets: a connection,
 //! or the pair of addresses of a UDP exchange).
 
+use crate::cidr::Cidr;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// How SIP is carried. RFC 3261 §18, RFC 7118.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +131,22 @@ pub struct Listener {
     /// HOST and port that go into Via, Record-Route, Path and Contact; IPv6 with brackets.
     pub advertised_host: String,
     pub advertised_port: u16,
+    /// `--local-net`: whoever is in these networks is told the bound address instead.
+    pub local_nets: Vec<Cidr>,
+}
+
+impl Listener {
+    /// What a peer at this address is told: HOST (IPv6 with brackets) and port.
+    pub fn told(&self, peer: IpAddr) -> (Cow<'_, str>, u16) {
+        if self.local_nets.is_empty() || !Cidr::any(&self.local_nets, peer) {
+            return (Cow::Borrowed(&self.advertised_host), self.advertised_port);
+        }
+        let host = match self.local.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        (Cow::Owned(host), self.local.port())
+    }
 }
 
 /// Where to send.

@@ -100,6 +100,11 @@ impl Rate {
         Verdict::Ban
     }
 
+    /// Whether it is banned now; a look, that counts nothing.
+    pub fn is_banned(&self, now: Instant, from: IpAddr) -> bool {
+        matches!(self.standing.get(&key(from)), Some(Standing::Banned { until, .. }) if *until > now)
+    }
+
     /// Something that takes a password, or somebody's answering, was done for it.
     pub fn served(&mut self, now: Instant, to: IpAddr) {
         let to = key(to);
@@ -178,6 +183,7 @@ mod tests {
         assert_eq!(rate.count(at(1), flood), Verdict::Ban);
         assert_eq!(rate.count(at(1), flood), Verdict::Drop);
         assert_eq!(rate.count(at(1), phone), Verdict::Take, "others are not touched");
+        assert!(rate.is_banned(at(1), flood) && !rate.is_banned(at(1), phone));
         rate.served(at(1), flood);
         assert_eq!(rate.count(at(300), flood), Verdict::Drop, "a late answer does not lift it");
         assert_eq!(rate.banned(at(300)).collect::<Vec<_>>(), [(flood, 3)]);

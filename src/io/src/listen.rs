@@ -5,6 +5,7 @@
 //! Sockets are bound without SO_REUSEPORT, which would hide that another sipbox has the port already.
 
 use crate::start::{Kind, StartError};
+use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::{Listener, ListenerId, Transport};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -135,7 +136,7 @@ pub fn bind(specs: &[Spec], advertise: Option<&str>) -> Result<Vec<Bound>, Start
         .map_err(|error| refused(spec, &error))?;
         let (host, port) = match &spec.advertised {
             Some((host, port)) => (host.clone(), port.unwrap_or(local.port())),
-            None => (advertise.map_or_else(|| uri_host(&local), str::to_owned), local.port()),
+            None => (advertise.map_or_else(|| of_its_own(spec, &local), str::to_owned), local.port()),
         };
         let listener = Listener {
             id: ListenerId(index as u8),
@@ -143,6 +144,7 @@ pub fn bind(specs: &[Spec], advertise: Option<&str>) -> Result<Vec<Bound>, Start
             local,
             advertised_host: host,
             advertised_port: port,
+            local_nets: Vec::new(),
         };
         bound.push(Bound { listener, socket });
     }
@@ -211,6 +213,46 @@ fn beside(first: &Socket, address: SocketAddr) -> io::Result<Socket> {
             Err(_) => Ok(Socket::Tcp(first.try_clone()?)),
         },
     }
+}
+
+/// `--local-net`: who is told the bound addresses themselves.
+pub fn set_local_nets(bound: &mut [Bound], nets: &[Cidr]) -> Result<(), StartError> {
+    for Bound { listener, .. } in bound {
+        if !nets.is_empty() && listener.local.ip().is_unspecified() {
+            let what = format!(
+                "--local-net: --listen {} has no address of its own that could be told there; give it one",
+                describe(listener)
+            );
+            return Err(StartError::new(Kind::Usage, what));
+        }
+        listener.local_nets = nets.to_vec();
+    }
+    Ok(())
+}
+
+/// What peers are told of a listener that was given no name: its address; for one on all addresses, the one by which the
+/// system reaches others, since nobody comes back to 0.0.0.0.
+fn of_its_own(spec: &Spec, local: &SocketAddr) -> String {
+    if !local.ip().is_unspecified() {
+        return uri_host(local);
+    }
+    let found = facing(local.is_ipv6());
+    let host = uri_host(&found.unwrap_or(*local));
+    tracing::warn!(
+        listen = spec.text,
+        told = host,
+        mend = "give --advertise HOST, or an address in --listen",
+        "advertised-guess: peers are told this address of ours"
+    );
+    host
+}
+
+/// The address from which the system would send into the world. Nothing is sent: the addresses are for documents.
+fn facing(v6: bool) -> Option<SocketAddr> {
+    let (any, world) = if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(world).ok()?;
+    socket.local_addr().ok().filter(|found| !found.ip().is_unspecified())
 }
 
 /// What machines are given.

@@ -47,6 +47,7 @@ pub fn run(data: &[u8]) {
         local,
         advertised_host: local.ip().to_string(),
         advertised_port: local.port(),
+        local_nets: Vec::new(),
     };
     let config = Config {
         listeners: vec![listener],

@@ -35,12 +35,12 @@ impl Gateway {
         let branch = self.layer.branch(&mut self.rng);
         let target = if flow.transport.is_websocket() {
             let target = self.to_upstream(flow, message, &mut edit);
-            edit.prepend_via(self.via(&self.sip, &branch));
+            edit.prepend_via(self.via(&self.sip, self.upstream.remote(), &branch));
             target
         } else {
             let browser = self.to_browser(flow, message, &mut edit)?;
             let listener = self.listener_of(&browser).ok_or(FLOW_FAILED)?;
-            edit.prepend_via(self.via(listener, &branch));
+            edit.prepend_via(self.via(listener, browser.remote, &branch));
             Target::Flow(browser)
         };
         let mut bytes = Vec::new();

@@ -28,6 +28,7 @@ use crate::transaction::{self, Answered, ClientId, Layer, Received, RequestId, R
 use bytes::Bytes;
 use flows::Flows;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 /// How a gateway is set up.
 pub struct Config {
@@ -322,7 +323,7 @@ impl Gateway {
         let to = format!("<sip:{}>", lost.aor);
         let domain = lost.aor.split_once('@').map_or(lost.aor.as_str(), |(_, domain)| domain);
         let headers: [(&str, &str); 8] = [
-            ("Via", &self.via(&self.sip, &branch)),
+            ("Via", &self.via(&self.sip, self.upstream.remote(), &branch)),
             ("Max-Forwards", "70"),
             ("From", &from),
             ("To", &to),
@@ -335,18 +336,20 @@ impl Gateway {
         self.layer.send_request(now, self.upstream, "REGISTER", &branch, request.into());
     }
 
-    fn via(&self, listener: &Listener, branch: &str) -> String {
-        let Listener { transport, advertised_host, advertised_port, .. } = listener;
-        format!("SIP/2.0/{} {advertised_host}:{advertised_port};branch={branch};rport", transport.via())
+    /// As `peer` is told.
+    fn via(&self, listener: &Listener, peer: SocketAddr, branch: &str) -> String {
+        let (host, port) = listener.told(peer.ip());
+        format!("SIP/2.0/{} {host}:{port};branch={branch};rport", listener.transport.via())
     }
 
     fn uri(&self, token: &str) -> String {
-        let Listener { transport, advertised_host, advertised_port, .. } = &self.sip;
-        let transport = match transport {
+        // Read by the upstream, also where it stands in what a browser gets.
+        let (host, port) = self.sip.told(self.upstream.remote().ip());
+        let transport = match self.sip.transport {
             Transport::Udp => "",
             other => &format!(";transport={}", other.uri_param()),
         };
-        format!("sip:{token}@{advertised_host}:{advertised_port}{transport};lr")
+        format!("sip:{token}@{host}:{port}{transport};lr")
     }
 
     fn path(&self, token: &str) -> String {

@@ -38,6 +38,7 @@ fn edge() -> Edge {
         local: SocketAddr::new([192, 0, 2, 1].into(), port),
         advertised_host: "edge.example.com".into(),
         advertised_port: port,
+        local_nets: Vec::new(),
     };
     let config = Config {
         listeners: vec![listener(0, Transport::Wss, 443), listener(1, Transport::Tcp, 5060)],

@@ -122,6 +122,8 @@ pub(super) struct Notify<'a> {
     pub uri: &'a str,
     pub routes: &'a [String],
     pub listener: &'a Listener,
+    /// Whom it goes to.
+    pub remote: SocketAddr,
     pub branch: &'a str,
     pub ending: Option<Reason>,
     pub document: Option<(&'a str, Vec<u8>)>,
@@ -130,13 +132,9 @@ pub(super) struct Notify<'a> {
 impl Notify<'_> {
     pub fn write(&self, now: Instant) -> Vec<u8> {
         let row = self.row;
-        let via = format!(
-            "SIP/2.0/{} {}:{};branch={};rport",
-            self.listener.transport.via(),
-            self.listener.advertised_host,
-            self.listener.advertised_port,
-            self.branch
-        );
+        let (host, port) = self.listener.told(self.remote.ip());
+        let transport = self.listener.transport.via();
+        let via = format!("SIP/2.0/{transport} {host}:{port};branch={};rport", self.branch);
         let from = format!("<sip:{}>;tag={}", row.to, row.key.local_tag);
         let to = format!("<sip:{}>;tag={}", row.watcher, row.key.remote_tag);
         let cseq = format!("{} NOTIFY", row.local_cseq);

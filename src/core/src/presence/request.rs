@@ -127,7 +127,8 @@ pub(super) fn subscription(
     }
     let listener = config.listeners.iter().find(|listener| listener.id == flow.listener);
     let listener = listener.or(config.listeners.first()).ok_or(no(500))?;
-    let mut local_contact = format!("sip:{}:{}", listener.advertised_host, listener.advertised_port);
+    let (host, port) = listener.told(flow.remote.ip());
+    let mut local_contact = format!("sip:{host}:{port}");
     if listener.transport != Transport::Udp {
         local_contact.push_str(&format!(";transport={}", listener.transport.uri_param()));
     }

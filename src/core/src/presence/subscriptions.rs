@@ -282,6 +282,7 @@ impl Presence {
             uri: &way.uri,
             routes: &way.routes,
             listener,
+            remote: target.remote(),
             branch: &branch,
             ending: watch.ending,
             document: next.map(|next| (watch.row.package.content_type(), next.with_version(version))),

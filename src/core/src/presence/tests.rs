@@ -38,6 +38,7 @@ fn config() -> Config {
             local: "192.0.2.52:5060".parse().unwrap(),
             advertised_host: "192.0.2.52".to_owned(),
             advertised_port: 5060,
+            local_nets: Vec::new(),
         }],
         domains: vec!["example.com".to_owned()],
         auth: Auth::None,

@@ -313,7 +313,11 @@ impl Proxy {
             own_routes: context.own_routes,
             strip_credentials: context.authenticated,
             record_routes,
-            path: if register && context.first_hop { self.path(context, &message) } else { None },
+            path: if register && context.first_hop {
+                self.path(context, &message, target.remote().ip())
+            } else {
+                None
+            },
             strip_path: register && !self.path_is_believed(context, &message),
             contact: if context.alias && !register { nat::with_alias(&message, &context.flow) } else { None },
             // Without the header the next one takes the same for granted as we did.

@@ -12,6 +12,7 @@ use crate::resolve::Wanted;
 use crate::sip::edit::Edit;
 use crate::sip::{Message, Name, Uri};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 /// Max-Forwards of a request that came without (§16.6 step 3).
@@ -43,6 +44,10 @@ pub(super) fn next_hop(uri: &Uri<'_>) -> Option<NextHop> {
 impl Proxy {
     pub(super) fn listener(&self, id: ListenerId) -> Option<&Listener> {
         self.config.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    fn told(&self, listener: ListenerId, peer: IpAddr) -> Option<(Cow<'_, str>, u16)> {
+        self.listener(listener).map(|own| own.told(peer))
     }
 
     /// The socket for a transport and an address family.
@@ -91,15 +96,15 @@ impl Proxy {
             Some(own) => {
                 // RFC 5923: by this connection we are reached too.
                 let alias = if own.transport == Transport::Tls { ";alias" } else { "" };
-                let Listener { advertised_host, advertised_port, .. } = own;
-                format!("SIP/2.0/{transport} {advertised_host}:{advertised_port}{alias};branch={branch}")
+                let (host, port) = own.told(target.remote().ip());
+                format!("SIP/2.0/{transport} {host}:{port}{alias};branch={branch}")
             }
             None => format!("SIP/2.0/{transport} invalid.invalid;branch={branch}"),
         }
     }
 
-    /// Our URI on a listener, for Record-Route.
-    fn record_route(&self, listener: ListenerId, token: &str) -> Option<String> {
+    /// Our URI on a listener, for Record-Route, as the side at `peer` is to reach us.
+    fn record_route(&self, listener: ListenerId, token: &str, peer: IpAddr) -> Option<String> {
         let own = self.listener(listener)?;
         let transport = match own.transport {
             Transport::Udp => "",
@@ -107,7 +112,8 @@ impl Proxy {
             Transport::Tls => ";transport=tls",
             Transport::Ws | Transport::Wss => ";transport=ws",
         };
-        Some(format!("<sip:{token}@{}:{}{transport};lr>", own.advertised_host, own.advertised_port))
+        let (host, port) = own.told(peer);
+        Some(format!("<sip:{token}@{host}:{port}{transport};lr>"))
     }
 
     /// The Record-Route values of a request that makes a dialog: one, or two where it leaves by another listener than it
@@ -148,9 +154,13 @@ impl Proxy {
         };
         let token = RouteToken { caller, callee, relay }.mint(&self.config.keys, call_id, tag);
         let mut values = Vec::with_capacity(2);
-        values.extend(self.record_route(out_listener, &token));
-        if out_listener != context.flow.listener {
-            values.extend(self.record_route(context.flow.listener, &token));
+        let (behind, before) = (target.remote().ip(), context.flow.remote.ip());
+        values.extend(self.record_route(out_listener, &token, behind));
+        // Whoever is told another address needs one of his own, as across transports.
+        if out_listener != context.flow.listener
+            || self.told(out_listener, behind) != self.told(out_listener, before)
+        {
+            values.extend(self.record_route(context.flow.listener, &token, before));
         }
         values
     }
@@ -161,7 +171,7 @@ impl Proxy {
             Target::Flow(flow) => flow.listener,
             Target::Address { listener, .. } => *listener,
         };
-        self.record_route(listener, token).into_iter().collect()
+        self.record_route(listener, token, target.remote().ip()).into_iter().collect()
     }
 
     /// Whether a request's sender is reached by following what it says: a server of another domain, or a trunk. A

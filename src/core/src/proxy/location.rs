@@ -243,7 +243,13 @@ impl Proxy {
     }
 
     /// The Path value for a REGISTER whose first hop we are: its flow, signed.
-    pub(super) fn path(&self, context: &Context, message: &Message<'_>) -> Option<String> {
+    /// `reader` is who gets the REGISTER, and comes back by it.
+    pub(super) fn path(
+        &self,
+        context: &Context,
+        message: &Message<'_>,
+        reader: std::net::IpAddr,
+    ) -> Option<String> {
         let own = self.listener(context.flow.listener)?;
         let aor = message.to().ok()?.uri.aor()?;
         let contact = message.contacts().find_map(Result::ok);
@@ -265,6 +271,7 @@ impl Proxy {
             "udp" => String::new(),
             name => format!(";transport={name}"),
         };
-        Some(format!("<sip:{token}@{}:{}{transport};lr;ob>", own.advertised_host, own.advertised_port))
+        let (host, port) = own.told(reader);
+        Some(format!("<sip:{token}@{host}:{port}{transport};lr;ob>"))
     }
 }

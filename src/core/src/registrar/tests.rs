@@ -34,6 +34,7 @@ fn bench_with(change: impl FnOnce(&mut Config)) -> Bench {
             local: "192.0.2.50:5060".parse().unwrap(),
             advertised_host: "192.0.2.50".to_owned(),
             advertised_port: 5060,
+            local_nets: Vec::new(),
         }],
         domains: vec!["example.com".to_owned()],
         realm: None,

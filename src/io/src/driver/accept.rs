@@ -3,11 +3,14 @@
 //! Each handshake is a task of its own with a time limit, so that a silent peer holds up nobody.
 
 use super::connections::{self, Arrival, Arrivals, Ids, Places};
+use super::flood::Flood;
 use super::{HANDSHAKE, WebSocketOptions, stream, websocket};
+use crate::clock::Clock;
 use crate::tls;
 use rustls::pki_types::CertificateDer;
 use sipbox_core::flow::{ListenerId, Transport};
 use sipbox_core::machine::{Event, Level};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -27,6 +30,8 @@ pub(super) type Certificates = Arc<Mutex<Option<tls::Configured>>>;
 /// What every connection needs.
 #[derive(Clone)]
 pub(super) struct Door {
+    /// Who floods gets no connection.
+    pub flood: Option<(Rc<RefCell<Flood>>, Clock)>,
     pub ids: Ids,
     pub places: Places,
     pub certificates: Certificates,
@@ -45,6 +50,12 @@ pub(super) async fn run(socket: TcpListener, transport: Transport, listener: Lis
                 continue;
             }
         };
+        // Before the handshake, which costs us more than him.
+        if let Some((flood, clock)) = &door.flood
+            && flood.borrow().is_banned(clock.now(), remote.ip())
+        {
+            continue;
+        }
         match door.places.take(remote.ip()) {
             Ok(place) => {
                 let door = door.clone();

@@ -35,6 +35,11 @@ impl Flood {
         }
     }
 
+    /// Whether a connection from there is dropped before anybody shakes hands with it.
+    pub fn is_banned(&self, now: Instant, from: IpAddr) -> bool {
+        self.rate.is_banned(now, from)
+    }
+
     fn told(&self, from: IpAddr) -> Event {
         Event::new(Level::Warn, "banned")
             .with("peer", from)

@@ -55,6 +55,7 @@ use sipbox_core::flow::{Flow, Listener, ListenerId, ServerKey, Target, Transport
 use sipbox_core::limits::SERVER_NAMES;
 use sipbox_core::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use sipbox_core::store;
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
@@ -270,7 +271,10 @@ async fn serve<M: Machine>(
     let addresses: Vec<String> = listeners.iter().map(listen::describe).collect();
     let (arrivals, mut arrived) = mpsc::channel(ARRIVALS);
     let connections = Connections::new(shared.places, crew.number, crew.count());
+    let mut rng = entropy::rng().map_err(|error| system("random numbers", &error))?;
+    let flood = options.rate_limit.clone().map(|limit| Rc::new(RefCell::new(Flood::new(limit, &mut rng))));
     let door = Door {
+        flood: flood.clone().map(|flood| (flood, options.clock)),
         ids: connections.ids.clone(),
         places: connections.places.clone(),
         certificates: shared.certificates.clone(),
@@ -295,7 +299,6 @@ async fn serve<M: Machine>(
     drop(door);
     let (answer, mut answers) = mpsc::unbounded_channel();
     let relays = Relays::new(services.relays.clone()).map_err(|error| system("--relay", &error))?;
-    let mut rng = entropy::rng().map_err(|error| system("random numbers", &error))?;
     let options_dns = options.dns.clone();
     let likes = [Transport::Udp, Transport::Tcp, Transport::Tls];
     let can = likes.into_iter().filter(|like| listeners.iter().any(|own| own.transport == *like)).collect();
@@ -310,7 +313,7 @@ async fn serve<M: Machine>(
         relays,
         services,
         answer,
-        flood: options.rate_limit.clone().map(|limit| Flood::new(limit, &mut rng)),
+        flood,
         options,
         crew,
         failed: VecDeque::new(),
@@ -445,7 +448,7 @@ struct Driver<M> {
     services: Services,
     answer: mpsc::UnboundedSender<(Ticket, Reply)>,
     options: Options,
-    flood: Option<Flood>,
+    flood: Option<Rc<RefCell<Flood>>>,
     crew: Crew,
     /// What could not be sent while outputs were drained: fed afterwards.
     failed: VecDeque<(Target, Bytes)>,
@@ -486,8 +489,10 @@ impl<M: Machine> Driver<M> {
 
     /// Whether something from there is looked at.
     fn takes(&mut self, flow: &Flow, data: &[u8]) -> bool {
-        let Some(flood) = &mut self.flood else { return true };
-        let Err(event) = flood.takes(self.options.clock.now(), flow.remote.ip(), data) else { return true };
+        let Some(flood) = &self.flood else { return true };
+        let Err(event) = flood.borrow_mut().takes(self.options.clock.now(), flow.remote.ip(), data) else {
+            return true;
+        };
         self.options.metrics.banned();
         event.iter().for_each(|event| self.event(event));
         false
@@ -537,8 +542,8 @@ impl<M: Machine> Driver<M> {
                 }
                 let flow = Flow { transport: Transport::Udp, listener, remote, connection: None };
                 // What is not taken is not even copied.
-                if let Some(flood) = &mut self.flood
-                    && let Err(event) = flood.takes(self.options.clock.now(), remote.ip(), data)
+                if let Some(flood) = &self.flood
+                    && let Err(event) = flood.borrow_mut().takes(self.options.clock.now(), remote.ip(), data)
                 {
                     self.options.metrics.banned();
                     event.iter().for_each(|event| self.event(event));
@@ -761,7 +766,7 @@ impl<M: Machine> Driver<M> {
         let mut lines = Vec::new();
         self.machine.dump(&mut lines);
         if let Some(flood) = &self.flood {
-            flood.dump(self.options.clock.now(), &mut lines);
+            flood.borrow().dump(self.options.clock.now(), &mut lines);
         }
         if self.crew.lost() > 0 {
             lines.push(serde_json::json!({ "passed_and_lost": self.crew.lost() }).to_string());

@@ -17,8 +17,8 @@ use std::sync::PoisonError;
 impl<M: Machine> Driver<M> {
     pub(super) fn transmit(&mut self, target: Target, data: Bytes) {
         self.options.metrics.sent(target.transport());
-        if let Some(flood) = &mut self.flood {
-            flood.answered(self.options.clock.now(), target.remote().ip(), &data);
+        if let Some(flood) = &self.flood {
+            flood.borrow_mut().answered(self.options.clock.now(), target.remote().ip(), &data);
         }
         if self.options.hep.is_some() {
             // Also of what then cannot be sent: it is what we said.

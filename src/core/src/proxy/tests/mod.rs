@@ -54,6 +54,7 @@ fn listener(id: u8, transport: Transport, local: &str) -> Listener {
         local,
         advertised_host: local.ip().to_string(),
         advertised_port: local.port(),
+        local_nets: Vec::new(),
     }
 }
 

@@ -365,3 +365,50 @@ fn a_long_request_goes_by_tcp_and_comes_back_to_udp() {
     net.call(&Call::new("MESSAGE", "sip:x@198.51.100.4"));
     assert_eq!(stream(&net), [Transport::Udp]);
 }
+
+/// `--local-net`: each side of a call is told the address by which it reaches us, and comes back by it.
+#[test]
+fn who_is_near_is_told_the_address_itself() {
+    let told = |near: &[&str]| {
+        let mut config = config();
+        for listener in &mut config.listeners {
+            (listener.advertised_host, listener.advertised_port) = ("sip.example.com".into(), 5090);
+            listener.local_nets = near.iter().map(|net| net.parse().expect("a network")).collect();
+        }
+        let own = config.listeners[0].local.to_string();
+        let mut net = Net::new(config);
+        net.bind("bob", &format!("sip:bob@{BOB}"), None);
+        let mut invite = Call::new("INVITE", "sip:bob@example.com");
+        invite.body = PHONE_SDP;
+        net.call(&invite);
+        let at_bob = net.last(BOB);
+        net.receive(BOB, &respond(&at_bob, 200, "tb", &format!("sip:bob@{BOB}"), PHONE_SDP));
+        // The caller's way is the other way round (RFC 3261 section 12.1.2).
+        let mut routes: Vec<String> = net
+            .last(ALICE)
+            .lines()
+            .filter_map(|line| line.strip_prefix("Record-Route: ").map(str::to_owned))
+            .collect();
+        routes.reverse();
+        let mut bye = Call::new("BYE", "sip:bob@192.0.2.20");
+        (bye.to_tag, bye.cseq) = ("tb", 2);
+        bye.extra = routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
+        net.call(&bye);
+        let bye = net.last(BOB);
+        assert!(bye.starts_with("BYE ") && header(&bye, "Route").is_none(), "{bye}");
+        let is_own = |text: &str| {
+            assert!(text.contains(&own) != text.contains("sip.example.com:5090"), "{text}");
+            text.contains(&own)
+        };
+        (
+            is_own(header(&at_bob, "Via").expect("a Via")),
+            routes.iter().map(|route| is_own(route)).collect::<Vec<_>>(),
+        )
+    };
+    let (alice, bob) =
+        (ALICE.split(':').next().expect("an address"), BOB.split(':').next().expect("an address"));
+    assert_eq!(told(&[]), (false, vec![false]));
+    assert_eq!(told(&[alice, bob]), (true, vec![true]));
+    assert_eq!(told(&[alice]), (false, vec![true, false]), "the nearest one first");
+    assert_eq!(told(&[bob]), (true, vec![false, true]));
+}
