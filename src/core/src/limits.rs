@@ -66,6 +66,10 @@ pub const BINDINGS_PER_CONNECTION: usize = 16;
 
 /// Answered calls whose beginning a proxy remembers, about 100 bytes each; one that ends without a BYE stays.
 pub const PROXY_CALLS: usize = 65_536;
+/// Bytes of the responses and session descriptions that one proxy holds besides its transactions: what waits for the relay
+/// or for the other branches, and what was rewritten. Beyond it a response that would wait is dropped, to be repeated, and
+/// of a refusal only the status is kept.
+pub const PROXY_BYTES: usize = 128 << 20;
 
 // --- Presence ---
 

@@ -155,7 +155,23 @@ impl Outcome {
     }
 }
 
+impl Context {
+    /// Bytes that are held for it besides its transactions.
+    pub fn held(&self) -> usize {
+        self.branches.iter().map(Branch::held).sum()
+    }
+}
+
 impl Branch {
+    fn held(&self) -> usize {
+        let outcome = match &self.outcome {
+            Some(Outcome::Response(_, data)) => data.len(),
+            Some(Outcome::Local(..)) | None => 0,
+        };
+        let rewritten: usize = self.rewritten.iter().map(|(body, sdp)| body.len() + sdp.len()).sum();
+        outcome + rewritten + self.waiting.iter().map(|(_, data)| data.len()).sum::<usize>()
+    }
+
     pub fn new(destination: Destination, breadth: u32) -> Self {
         Branch {
             destination,

@@ -359,7 +359,11 @@ impl Proxy {
                 source,
             );
             let question = Question::Relay { relay: u16::from(relay), request: dict.encode_bencode().into() };
-            self.ask(now, question, Waiting::Ack(ack));
+            let length = ack.request.len();
+            // Without room it is dropped: it comes again with the next copy of the 2xx.
+            if self.has_room(length) && self.ask(now, question, Waiting::Ack(ack)).is_some() {
+                self.held += length;
+            }
             return;
         }
         self.send_ack(&ack, None);

@@ -376,6 +376,12 @@ impl Proxy {
         index: usize,
         outcome: Outcome,
     ) {
+        let outcome = match outcome {
+            Outcome::Response(status, data) if !self.has_room(data.len()) => {
+                Outcome::Local(status, crate::sip::status::reason(status))
+            }
+            other => other,
+        };
         let Some(branch) = context.branches.get_mut(index) else { return };
         if branch.outcome.is_some() {
             return;

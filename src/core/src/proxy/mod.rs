@@ -103,6 +103,8 @@ pub struct Proxy {
     relays: Vec<Instant>,
     ids: u64,
     draining: bool,
+    /// Bytes that are held besides the transactions'.
+    held: usize,
 }
 
 impl Proxy {
@@ -124,6 +126,7 @@ impl Proxy {
             answered: dialog::Answered::new(&mut rng),
             ids: 0,
             draining: false,
+            held: 0,
             rng,
         }
     }
@@ -209,6 +212,7 @@ impl Proxy {
         } else {
             self.route(now, &mut context, message);
         }
+        self.held += context.held();
         self.contexts.insert(id, context);
     }
 
@@ -281,7 +285,9 @@ impl Proxy {
     /// Runs `step` on a context that is taken out of the table meanwhile.
     fn with(&mut self, id: ContextId, step: impl FnOnce(&mut Self, &mut Context)) {
         if let Some(mut context) = self.contexts.remove(&id) {
+            let before = context.held();
             step(self, &mut context);
+            self.held = self.held + context.held() - before;
             self.contexts.insert(id, context);
         }
     }
@@ -412,6 +418,7 @@ impl Proxy {
                 proxy.rewritten(now, context, branch, verdict);
             }),
             Waiting::Ack(ack) => {
+                self.held -= ack.request.len();
                 let verdict = self.relay_said(now, ack.shown.token.relay, reply);
                 self.ack_rewritten(&ack, verdict);
             }
@@ -487,7 +494,7 @@ impl Proxy {
                             .is_some_and(|context| context.over && !self.has_clients(context))
                     });
                     if let Some(id) = over {
-                        self.contexts.remove(&id);
+                        self.held -= self.contexts.remove(&id).map_or(0, |context| context.held());
                     }
                 }
                 transaction::Event::Unacknowledged(_) => {}
@@ -495,15 +502,22 @@ impl Proxy {
                     if let Some(mut context) =
                         self.by_server.remove(&server).and_then(|id| self.contexts.remove(&id))
                     {
+                        self.held -= context.held();
                         self.forget(&mut context);
                         context.over = true;
                         if self.has_clients(&context) {
+                            self.held += context.held();
                             self.contexts.insert(context.id, context);
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Whether so many bytes more may be held.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.held + bytes <= limits::PROXY_BYTES
     }
 
     /// Whether one of a request's branches may still be answered.
@@ -613,7 +627,7 @@ impl Machine for Proxy {
             "requests": self.contexts.len(),
             "pending": self.layer.pending(),
             "transactions": held.servers + held.clients,
-            "bytes": held.bytes,
+            "bytes": held.bytes + self.held,
             "timers": held.timers + self.timers.len(),
             "questions": self.tickets.len(),
             "connections": self.connections.len(),

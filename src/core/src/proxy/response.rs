@@ -8,6 +8,7 @@ use super::context::{Context, Kind, Outcome, Waiting};
 use super::media::{self, Half, Key, Verdict};
 use super::{Proxy, event, fork, lossy};
 use crate::flow::Flow;
+use crate::limits;
 use crate::machine::{Level, Output, Question};
 use crate::sip::Message;
 use crate::sip::edit::Edit;
@@ -48,10 +49,12 @@ impl Proxy {
         if status < 200 {
             self.rings(now, context, index);
         }
+        // What this step has put there already is counted when it is over: one message.
+        let has_room = self.has_room(data.len());
         if let Some(branch) = context.branches.get_mut(index)
             && branch.asking.is_some()
         {
-            if branch.waiting.len() < MOST_WAITING {
+            if branch.waiting.len() < MOST_WAITING && has_room {
                 branch.waiting.push_back((flow, data));
             }
             return;
@@ -70,6 +73,9 @@ impl Proxy {
         if let Some((_, sdp)) = known {
             let sdp = sdp.clone();
             return self.pass(now, context, index, flow, &message, Some(sdp));
+        }
+        if !self.has_room(data.len()) {
+            return;
         }
         let Ok(request) = Message::parse(&context.request) else { return };
         let mut key = self.media_key(context, &request, index);
@@ -102,6 +108,7 @@ impl Proxy {
 
     /// The relay's word on the SDP of the response that waits first.
     pub(super) fn rewritten(&mut self, now: Instant, context: &mut Context, index: usize, verdict: Verdict) {
+        let has_room = self.has_room(limits::SIP_MESSAGE_BYTES);
         let Some(branch) = context.branches.get_mut(index) else { return };
         branch.asking = None;
         let Some((flow, data)) = branch.waiting.pop_front() else { return };
@@ -111,7 +118,9 @@ impl Proxy {
                 if branch.rewritten.len() >= MOST_REWRITTEN {
                     branch.rewritten.remove(0);
                 }
-                branch.rewritten.push((Bytes::copy_from_slice(message.body()), sdp.clone()));
+                if has_room {
+                    branch.rewritten.push((Bytes::copy_from_slice(message.body()), sdp.clone()));
+                }
                 self.pass(now, context, index, flow, &message, Some(sdp));
             }
             Verdict::Refused(reason) => {

@@ -171,3 +171,36 @@ fn a_request_that_comes_back_from_outside_unchanged_is_a_loop() {
     net.receive("192.0.2.60:5060", &other);
     assert!(net.to("192.0.2.60:5060").iter().any(|text| text.starts_with("INVITE sip:dave@")));
 }
+
+#[test]
+fn what_waits_for_a_relay_is_bounded_in_bytes() {
+    let mut net =
+        Net::new(Config { relays: vec!["one".into()], relay_policy: RelayPolicy::Always, ..config() });
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let large = format!("{PHONE_SDP}{}", "a=x\r\n".repeat(12_000));
+    // Each ringing answer waits behind the first, for a relay that is silent.
+    let calls = limits::PROXY_BYTES / (8 * large.len()) + 20;
+    let mut most = 0;
+    for nth in 0..calls {
+        // What the relay was asked before, it never answers.
+        net.asked.clear();
+        let (branch, call_id) = (format!("z9hG4bK{nth}"), format!("call-{nth}"));
+        net.call(&Call {
+            branch,
+            call_id: &call_id,
+            body: PHONE_SDP,
+            ..Call::new("INVITE", "sip:bob@example.com")
+        });
+        net.relay_gives("v=0\r\n");
+        let answer = respond(&net.last(BOB), 183, "tb", "sip:bob@192.0.2.2", &large);
+        for _ in 0..10 {
+            net.receive(BOB, &answer);
+        }
+        most = most.max(net.proxy.held);
+    }
+    assert!(most <= limits::PROXY_BYTES, "{most}");
+    assert!(most > limits::PROXY_BYTES - limits::SIP_MESSAGE_BYTES, "the bound was reached: {most}");
+    net.wait(Duration::from_secs(400));
+    assert_eq!(net.proxy.held, 0);
+    assert!(net.proxy.contexts.is_empty());
+}
