@@ -239,7 +239,7 @@ pub struct Workers {
 /// `--rate-limit`.
 #[derive(Args, Clone, Debug)]
 pub struct RateLimited {
-    /// Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served
+    /// Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself
     #[arg(long, value_name = "N/SECONDS|off", default_value = "16/2")]
     pub rate_limit: RateLimit,
 }

@@ -17,7 +17,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox-proxy -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-proxy -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-proxy -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox-proxy -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox-proxy -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox-proxy -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-proxy -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

@@ -55,7 +55,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and not __fish_seen_subcommand_from serve user contacts expire" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -95,7 +95,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand registrar; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -140,7 +140,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand proxy" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -261,7 +261,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and not __fish_seen_subcommand_from serve list publish watch" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -299,7 +299,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l rate-limit -d 'Ban for 300 seconds who sends more requests than N in SECONDS, or "off"; 64 times as many where one was served; each worker counts for itself' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand presence; and __fish_seen_subcommand_from serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

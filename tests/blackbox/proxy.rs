@@ -27,10 +27,14 @@ struct House {
 
 impl House {
     fn start(more: &[&str]) -> House {
-        House::start_on(Db::Sqlite, more)
+        House::start_with(Db::Sqlite, &[], more)
     }
 
     fn start_on(db: Db, more: &[&str]) -> House {
+        House::start_with(db, &[], more)
+    }
+
+    fn start_with(db: Db, registrar_more: &[&str], more: &[&str]) -> House {
         let dir = Arc::new(TempDir::on(db));
         let db = dir.db();
         for (user, password) in [("alice", "wonder"), ("bob", "builder")] {
@@ -47,6 +51,7 @@ impl House {
         let shared = ["--domain", "example.com", "--db", &db];
         let mut args = vec!["--listen", &listen[0], "--edge", &edge];
         args.extend(shared);
+        args.extend(registrar_more);
         let registrar = Server::start_in(Arc::clone(&dir), "registrar", &args);
         let uri = format!("sip:{}", registrar.address("udp"));
         let mut args =
@@ -788,4 +793,74 @@ fn what_happens_is_counted_and_readiness_ends_with_the_drain() {
     assert_eq!(house.proxy.process.exit_code(WITHIN * 3), 0);
     drop(silent);
     assert_eq!(house.registrar.stop(), 0);
+}
+
+/// Several workers behave as one: the phones' packets land where the kernel puts them, the calls have one worker each.
+#[test]
+fn calls_and_registrations_go_through_several_workers() {
+    let several = ["--workers", "3"];
+    let house = House::start_with(Db::Sqlite, &several, &several);
+    let bob = Phone::new(&house, "bob", "builder");
+    bob.register();
+    for number in 1..=8 {
+        let alice = Phone::new(&house, "alice", "wonder");
+        alice.register();
+        alice.invite("bob");
+        let invite = bob.request();
+        bob.answer(&invite, 180, "");
+        bob.answer(&invite, 200, SDP);
+        let ok = alice.final_response(alice.number.get());
+        assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+        let route = format!("Route: {}\r\n", header(&ok, "Record-Route"));
+        let (uri, to) = (format!("sip:bob@{}", bob.address()), "<sip:bob@example.com>;tag=tcallee");
+        let cseq = alice.number.get();
+        let ack = alice.compose("ACK", &uri, to, &route, "");
+        alice.send(&ack.replace(&format!("CSeq: {} ACK", cseq + 1), &format!("CSeq: {cseq} ACK")));
+        assert!(bob.request().starts_with("ACK "));
+        alice.send(&alice.compose("BYE", &uri, to, &route, ""));
+        let bye = bob.request();
+        assert!(bye.starts_with("BYE "), "{bye}");
+        bob.answer(&bye, 200, "");
+        let ok = alice.final_response(alice.number.get());
+        assert!(ok.starts_with("SIP/2.0 200"), "{ok}");
+        let ended = house.proxy.wait_record(WITHIN, |record| {
+            record["event"] == "call-end" && record["call_id"] == alice.call_id().as_str()
+        });
+        // The worker that ends a call is the one that knows since when it stood.
+        assert!(ended.is_some_and(|record| record["seconds"].is_string()), "call {number}");
+    }
+    house.well();
+}
+
+#[test]
+fn a_flood_is_dropped_with_one_line_and_phones_are_served_on() {
+    let house = House::start(&[]);
+    // More requests in a second than a stranger may send: this one was let in with the second.
+    let phone = Phone::new(&house, "bob", "builder");
+    (0..20).for_each(|_| phone.register());
+    let stranger = UdpSocket::bind((loopback(), 0)).expect("a socket");
+    for number in 0..200 {
+        let address = stranger.local_addr().expect("bound");
+        let text = format!(
+            "OPTIONS sip:{proxy} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKs{number}\r\nMax-Forwards: 70\r\n\
+             From: <sip:scanner@example.org>;tag=s\r\nTo: <sip:{proxy}>\r\nCall-ID: s{number}\r\nCSeq: 1 OPTIONS\r\n\
+             Content-Length: 0\r\n\r\n",
+            proxy = house.proxy.address("udp")
+        );
+        stranger.send_to(text.as_bytes(), house.proxy.address("udp")).expect("sent");
+    }
+    let mut buffer = [0; 2048];
+    stranger.set_read_timeout(Some(WITHIN)).expect("a time-out");
+    for number in 0..16 {
+        assert!(stranger.recv(&mut buffer).is_ok(), "{number} answers; {}", house.proxy.stderr());
+    }
+    stranger.set_read_timeout(Some(Duration::from_millis(300))).expect("a time-out");
+    assert!(stranger.recv(&mut buffer).is_err(), "more than 16");
+    house.told("banned");
+    house.proxy.process.signal(libc::SIGUSR1);
+    let dropped = house.proxy.wait_log(WITHIN, "\"banned\":").expect("a line of the state");
+    let dropped: serde_json::Value = serde_json::from_str(&dropped).expect("JSON");
+    assert_eq!(dropped["dropped"], 184, "{dropped}");
+    phone.register();
+    house.well();
 }

@@ -507,7 +507,10 @@ impl<M: Machine> Driver<M> {
                     Output::Transmit { target, data } => self.transmit(target, data),
                     Output::Ask { ticket, question } => self.ask(ticket, question),
                     // Its task writes what is queued, ends, and tells so by `Closed`.
-                    Output::Close { flow } => self.connections.remove(&flow),
+                    Output::Close { flow } => match self.connections.elsewhere(&Target::Flow(flow)) {
+                        Some(owner) => self.crew.pass(owner, Passed::Close { flow }),
+                        None => self.connections.remove(&flow),
+                    },
                     Output::Event(event) => self.event(&event),
                 }
             }
@@ -599,6 +602,7 @@ impl<M: Machine> Driver<M> {
                     self.connections.remove_elsewhere(&flow);
                     self.feed(Input::FlowClosed { flow });
                 }
+                Passed::Close { flow } => self.connections.remove(&flow),
                 Passed::Order(order) => return Some(order),
             }
             if more > 0 {

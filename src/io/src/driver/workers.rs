@@ -38,6 +38,10 @@ pub(super) enum Passed {
         target: Target,
         data: Bytes,
     },
+    /// To be closed: a connection of yours.
+    Close {
+        flow: Flow,
+    },
     /// A connection of mine, so that yours know that it is there.
     Opened {
         flow: Flow,
