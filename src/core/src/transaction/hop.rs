@@ -4,6 +4,7 @@
 //! number, the To of the response) and §9.1 (CANCEL: the same with the request's own To). In goes the request as it
 //! left us, so well-formed; out comes the new one, without a body.
 
+use crate::sip::{Message, Name};
 use bytes::Bytes;
 
 /// The ACK; `to` is the value of To in the response.
@@ -16,41 +17,33 @@ pub(super) fn cancel(request: &[u8]) -> Option<Bytes> {
 }
 
 fn derive(request: &[u8], method: &str, to: Option<&str>) -> Option<Bytes> {
-    let end = memchr::memmem::find(request, b"\r\n\r\n")? + 2;
-    let mut lines = Lines(&request[..end]);
-    let start = lines.next()?;
-    let uri_at = memchr::memchr(b' ', start)?;
+    // The scanner's own reading, so that nothing here is a header that is none there: a body, say, behind an empty line
+    // that ends with LF alone.
+    let message = Message::parse(request).ok()?;
     let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(method.as_bytes());
-    out.extend_from_slice(&start[uri_at..]);
-    out.extend_from_slice(b"\r\n");
-    let mut via_done = false;
-    for line in lines {
-        let Some(colon) = memchr::memchr(b':', line) else { continue };
-        let name = line[..colon].trim_ascii();
-        let is = |long: &str, compact: &str| {
-            name.eq_ignore_ascii_case(long.as_bytes()) || name.eq_ignore_ascii_case(compact.as_bytes())
-        };
-        let value = line[colon + 1..].trim_ascii();
-        if is("Via", "v") {
-            if !std::mem::replace(&mut via_done, true) {
-                put(&mut out, "Via", first_value(value));
+    for part in [method.as_bytes(), b" ", message.request_uri(), b" SIP/2.0\r\n"] {
+        out.extend_from_slice(part);
+    }
+    let mut via = message.values(Name::Via).next();
+    via?;
+    for header in message.all_headers() {
+        match header.id {
+            Name::Via => {
+                if let Some(via) = via.take() {
+                    put(&mut out, "Via", via);
+                }
             }
-        } else if is("Route", "Route") {
-            put(&mut out, "Route", value);
-        } else if is("From", "f") {
-            put(&mut out, "From", value);
-        } else if is("To", "t") {
-            put(&mut out, "To", to.map_or(value, str::as_bytes));
-        } else if is("Call-ID", "i") {
-            put(&mut out, "Call-ID", value);
-        } else if is("CSeq", "CSeq") {
-            let number = value.split(u8::is_ascii_whitespace).next()?;
-            put(&mut out, "CSeq", &[number, b" ", method.as_bytes()].concat());
+            Name::Route | Name::From | Name::CallId => put(&mut out, header.id.as_str(), header.value),
+            Name::To => put(&mut out, "To", to.map_or(header.value, str::as_bytes)),
+            Name::CSeq => {
+                let (number, _) = message.cseq().ok()?;
+                put(&mut out, "CSeq", format!("{number} {method}").as_bytes());
+            }
+            _ => {}
         }
     }
     out.extend_from_slice(b"Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n");
-    via_done.then(|| out.into())
+    Some(out.into())
 }
 
 fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -58,44 +51,6 @@ fn put(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// The first of a comma-separated list; a comma in quotes does not count.
-fn first_value(value: &[u8]) -> &[u8] {
-    let mut quoted = false;
-    let end = value.iter().position(|&byte| {
-        quoted ^= byte == b'"';
-        byte == b',' && !quoted
-    });
-    value[..end.unwrap_or(value.len())].trim_ascii()
-}
-
-/// Header lines without their CRLF, a folded one as a whole.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut from = 0;
-        loop {
-            let rest = &self.0[from..];
-            let Some(end) = memchr::memmem::find(rest, b"\r\n") else {
-                return Some(std::mem::take(&mut self.0));
-            };
-            let next = from + end + 2;
-            if matches!(self.0.get(next), Some(b' ' | b'\t')) {
-                from = next;
-                continue;
-            }
-            let line = &self.0[..from + end];
-            self.0 = &self.0[next..];
-            return Some(line);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -129,5 +84,19 @@ mod tests {
         assert!(text.starts_with("CANCEL sip:bob@192.0.2.2 SIP/2.0\r\n"), "{text}");
         assert!(text.contains("\r\nTo: Bob\r\n <sip:bob@example.com>\r\n"), "{text}");
         assert!(text.contains("\r\nCSeq: 7 CANCEL\r\n"), "{text}");
+    }
+
+    #[test]
+    fn line_ends_are_read_as_everywhere_else() {
+        let lf = INVITE.replace("\r\n", "\n");
+        assert!(ack(lf.as_bytes(), "<sip:bob@example.com>;tag=b").is_some());
+        // The head ends with LF LF; what follows is a body, whatever it looks like.
+        let smuggled = lf
+            .replace("v=0\n", "Call-ID: another\r\nRoute: <sip:192.0.2.66;lr>\r\n\r\n")
+            .replace("Content-Length: 4", "l: 48");
+        let cancel = cancel(smuggled.as_bytes()).expect("a well-formed INVITE");
+        let text = std::str::from_utf8(&cancel).expect("text");
+        assert!(!text.contains("another") && !text.contains("192.0.2.66"), "{text}");
+        assert_eq!(text.matches("Call-ID").count(), 1);
     }
 }
