@@ -15,12 +15,15 @@ use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The largest block that is taken: libpcap's own limit for a packet is 256 KiB.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Interfaces in one section of a pcapng file that are remembered.
 const INTERFACES: usize = 4096;
 
+const DAMAGED: &str = "the packed file is cut off or damaged here; what was before it has been read";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// In both byte orders: microseconds, nanoseconds.
@@ -56,7 +59,19 @@ pub fn open(
         let length = length(&file);
         (Box::new(file), length)
     };
-    look(through(input, length), true).map_err(|error| StartError::new(Kind::Io, format!("{name}: {error}")))
+    look(through(input, length), true).map_err(|error| {
+        if is_damage(&error) {
+            StartError::new(Kind::Data, format!("{name}: {DAMAGED}"))
+        } else {
+            StartError::new(Kind::Io, format!("{name}: {error}"))
+        }
+    })
+}
+
+/// What is unpacked does not go on as gzip has to: the file was cut off or spoilt, and reading it anew would not help.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | InvalidData | InvalidInput)
 }
 
 /// How long a regular file is, also one on standard input; of anything else nobody knows.
@@ -112,13 +127,16 @@ pub struct Capture {
     data: Vec<u8>,
     /// Link types that were met and are not understood.
     unknown: u64,
+    /// Reading failed by what the file holds, not by what holds the file.
+    damaged: Arc<AtomicBool>,
 }
 
 impl Capture {
     /// `name` stands in errors. `content` must not be [`Content::Other`].
     pub fn new(name: &str, content: Content, input: Input) -> Result<Capture, StartError> {
         // The parser decides by its first read alone, which a pipe may answer with little.
-        let input = Filled(input);
+        let damaged = Arc::new(AtomicBool::new(false));
+        let input = Filled { input, damaged: damaged.clone(), met: None };
         let reader: Result<Box<dyn PcapReaderIterator + Send>, _> = match content {
             Content::Pcapng => PcapNGReader::new(BLOCK_BYTES, input)
                 .map(|r| Box::new(r) as Box<dyn PcapReaderIterator + Send>),
@@ -126,6 +144,9 @@ impl Capture {
                 .map(|r| Box::new(r) as Box<dyn PcapReaderIterator + Send>),
         };
         let reader = reader.map_err(|error| match error {
+            PcapError::ReadError if damaged.load(Ordering::Relaxed) => {
+                StartError::new(Kind::Data, format!("{name}: {DAMAGED}"))
+            }
             PcapError::ReadError => StartError::new(Kind::Io, format!("{name}: cannot be read")),
             _ => StartError::new(
                 Kind::Data,
@@ -140,6 +161,7 @@ impl Capture {
             consumed: 0,
             data: Vec::new(),
             unknown: 0,
+            damaged,
         })
     }
 
@@ -172,7 +194,7 @@ impl Capture {
                 Fault::Eof => return Ok(None),
                 Fault::More => {
                     if self.reader.refill().is_err() {
-                        return Err(self.fault(Kind::Io, "cannot be read any further"));
+                        return Err(self.unread());
                     }
                     // A block that claims to hold more than it does would ask for ever.
                     if self.reader.data().len() == before && !self.reader.reader_exhausted() {
@@ -186,9 +208,17 @@ impl Capture {
                     );
                 }
                 Fault::TooLarge => return Err(self.fault(Kind::Data, "it claims to be larger than 1 MiB")),
-                Fault::Read => return Err(self.fault(Kind::Io, "cannot be read")),
+                Fault::Read => return Err(self.unread()),
                 Fault::Broken => return Err(self.fault(Kind::Data, "no block of a capture")),
             }
+        }
+    }
+
+    fn unread(&self) -> StartError {
+        if self.damaged.load(Ordering::Relaxed) {
+            self.fault(Kind::Data, DAMAGED)
+        } else {
+            self.fault(Kind::Io, "cannot be read any further")
         }
     }
 
@@ -302,19 +332,33 @@ fn time(ticks: u64, interface: &Interface) -> Instant {
 }
 
 /// A reader that gives less than was asked for only at the end.
-struct Filled(Input);
+struct Filled {
+    input: Input,
+    damaged: Arc<AtomicBool>,
+    /// What was met after something had been read.
+    met: Option<io::Error>,
+}
 
 impl Read for Filled {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.met.take() {
+            return Err(error);
+        }
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.0.read(rest) {
+            match self.input.read(rest) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What was read before is not lost; the next call meets the error again.
-                Err(_) if filled > 0 => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.damaged.store(is_damage(&error), Ordering::Relaxed);
+                    // What was read before is not lost: the error is the next call's.
+                    if filled > 0 {
+                        self.met = Some(error);
+                        break;
+                    }
+                    return Err(error);
+                }
             }
         }
         Ok(filled)
@@ -390,6 +434,32 @@ mod tests {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packer.write_all(&pcap(&[b"one"])).unwrap();
         assert_eq!(read(packer.finish().unwrap()).0, [(1, 500_000, b"one".to_vec())]);
+    }
+
+    #[test]
+    fn a_packed_file_that_is_cut_off_is_bad_data() {
+        use std::io::Write;
+        // Noise, so that packing does not make it one block that is whole or not there.
+        let noise: Vec<Vec<u8>> =
+            (0..200u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes().repeat(50)).collect();
+        let packets: Vec<&[u8]> = noise.iter().map(Vec::as_slice).collect();
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(&pcap(&packets)).unwrap();
+        let file = packer.finish().unwrap();
+        assert_eq!(read(file.clone()).0.len(), 200);
+        let mut most = 0;
+        for end in (4..file.len()).step_by(7).chain([file.len() - 1]) {
+            match look(Box::new(Cursor::new(file[..end].to_vec())), true) {
+                Err(error) => assert!(is_damage(&error), "cut at {end}: {error}"),
+                Ok(_) => {
+                    let (packets, error) = read(file[..end].to_vec());
+                    let error = error.unwrap_or_else(|| panic!("cut at {end}: no error"));
+                    assert_eq!(error.kind, Kind::Data, "cut at {end}: {error}");
+                    most = most.max(packets.len());
+                }
+            }
+        }
+        assert!(most > 100, "hardly anything of a cut file was shown: {most}");
     }
 
     /// Section header, interface with a resolution of 2^-10, packet, another section with its own interface.
