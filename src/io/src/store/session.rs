@@ -91,7 +91,7 @@ pub(super) struct Session {
 impl Session {
     /// For the writer, tables that are missing are made.
     pub fn open(place: Arc<Place>, mode: Mode, health: Arc<Health>) -> Result<Self, StartError> {
-        let sql = Some(connect(&place, mode)?);
+        let sql = Some(connect(&place, mode, mode == Mode::Write)?);
         Ok(Session { place, mode, sql, health, pause: None, begun: false })
     }
 
@@ -101,7 +101,7 @@ impl Session {
             if let Some(pause) = self.pause.as_ref().filter(|pause| now < pause.until) {
                 return Err(Fault::Lost(pause.reason.clone()));
             }
-            match connect(&self.place, self.mode) {
+            match connect(&self.place, self.mode, false) {
                 Ok(sql) => {
                     self.sql = Some(sql);
                     self.pause = None;
@@ -212,9 +212,9 @@ impl Session {
     }
 }
 
-fn connect(place: &Place, mode: Mode) -> Result<Box<dyn Sql>, StartError> {
+fn connect(place: &Place, mode: Mode, make: bool) -> Result<Box<dyn Sql>, StartError> {
     let mut sql = match place {
-        Place::Sqlite(path) => sqlite::connect(path, mode)?,
+        Place::Sqlite(path) => sqlite::connect(path, mode, make)?,
         Place::MySql(account) => mysql::connect(account)?,
     };
     if mode == Mode::Write {

@@ -10,8 +10,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 use sipbox_core::time::Instant;
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long another process may hold the lock before a query gives up. Less than the machines' own deadline.
@@ -44,11 +44,18 @@ static DIALECT: Dialect = Dialect {
     table_options: "",
 };
 
-pub(super) struct Sqlite(Connection);
+pub(super) struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// Device and inode of the file that was opened. One that was taken away or replaced can still be written to, and
+    /// what was confirmed would be gone with the last process that has it open.
+    file: (u64, u64),
+}
 
-/// Opens the file; for the writer, makes it where it is missing.
-pub(super) fn connect(path: &Path, mode: Mode) -> std::result::Result<Box<dyn Sql>, StartError> {
-    if mode == Mode::Write && !path.exists() {
+/// Opens the file; `make`: makes it where it is missing. A server whose database is taken away must not go on with an
+/// empty one.
+pub(super) fn connect(path: &Path, mode: Mode, make: bool) -> std::result::Result<Box<dyn Sql>, StartError> {
+    if make && !path.exists() {
         // It holds what passwords are checked against: not for everybody.
         OpenOptions::new()
             .write(true)
@@ -88,7 +95,22 @@ pub(super) fn connect(path: &Path, mode: Mode) -> std::result::Result<Box<dyn Sq
         };
         StartError::new(kind, format!("--db sqlite:{}: {error}{mend}", path.display()))
     })?;
-    Ok(Box::new(Sqlite(connection)))
+    let file = file(path).map_err(|error| StartError::file("--db", path, &error))?;
+    Ok(Box::new(Sqlite { connection, path: path.to_owned(), file }))
+}
+
+fn file(path: &Path) -> std::io::Result<(u64, u64)> {
+    path.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+impl Sqlite {
+    fn still_there(&self) -> Result<()> {
+        match file(&self.path) {
+            Ok(file) if file == self.file => Ok(()),
+            Ok(_) => Err(Fault::Lost("the file was replaced".to_owned())),
+            Err(error) => Err(Fault::Lost(error.to_string())),
+        }
+    }
 }
 
 impl Sql for Sqlite {
@@ -97,7 +119,10 @@ impl Sql for Sqlite {
     }
 
     fn rows(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>> {
-        let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
+        if self.connection.is_autocommit() {
+            self.still_there()?;
+        }
+        let mut statement = self.connection.prepare_cached(sql).map_err(fault)?;
         let columns = statement.column_count();
         let rows = statement
             .query_map(params_from_iter(values), |row| {
@@ -111,12 +136,17 @@ impl Sql for Sqlite {
     }
 
     fn run(&mut self, sql: &str, values: &[Value]) -> Result<()> {
-        let mut statement = self.0.prepare_cached(sql).map_err(fault)?;
+        let mut statement = self.connection.prepare_cached(sql).map_err(fault)?;
         statement.execute(params_from_iter(values)).map_err(fault).map(drop)
     }
 
     fn plain(&mut self, sql: &str) -> Result<()> {
-        self.0.execute_batch(sql).map_err(fault)
+        if sql == DIALECT.begin {
+            self.still_there()?;
+        }
+        self.connection.execute_batch(sql).map_err(fault)?;
+        // Before anybody is told that it is kept.
+        if sql == "COMMIT" { self.still_there() } else { Ok(()) }
     }
 
     fn begin_schema(&mut self) -> Result<()> {

@@ -94,6 +94,51 @@ fn takes_over_rows_of_a_kamailio() {
     assert!(matches!(left, Ok(Reply::Bindings(rows)) if rows.len() == 1 && rows[0].contact == "sip:a@h3"));
 }
 
+/// What is written to a file that has no name any more is gone with the process: nobody is told that it is kept.
+#[test]
+fn a_file_that_is_taken_away_is_not_written_to() {
+    let dir = Dir::new();
+    let database = dir.open().unwrap();
+    database.ask_and_wait(save(1, at(0), vec![binding("sip:a@h1", 1, at(0), 60)])).unwrap();
+    let aside = dir.file().with_extension("aside");
+    std::fs::rename(dir.file(), &aside).unwrap();
+    let again = || database.ask_and_wait(save(2, at(0), vec![binding("sip:a@h1", 2, at(0), 60)]));
+    assert!(matches!(again(), Err(Error::Unavailable(_))));
+    let read = database.ask_and_wait(Query::Bindings { aor: alice(), now: at(0) });
+    assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
+    assert!(!dir.file().exists(), "an empty one was made in its place");
+    // Put back, it is found by itself, by the writer and the readers.
+    let in_time = |what: &str, done: &dyn Fn() -> bool| {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !done() {
+            assert!(std::time::Instant::now() < end, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let holds = |contact: &str| match database.ask_and_wait(Query::Bindings { aor: alice(), now: at(0) }) {
+        Ok(Reply::Bindings(rows)) => rows.iter().map(|row| row.contact.as_str()).eq([contact]),
+        _ => false,
+    };
+    std::fs::rename(&aside, dir.file()).unwrap();
+    in_time("the writer does not come back", &|| again().is_ok());
+    in_time("the readers do not come back", &|| holds("sip:a@h1"));
+    // Another one in its place is taken as it is.
+    let other = Dir::new();
+    let filled = other.open().unwrap();
+    filled.ask_and_wait(save(1, at(0), vec![binding("sip:a@other", 1, at(0), 60)])).unwrap();
+    Connection::open(other.file())
+        .unwrap()
+        .execute_batch("VACUUM INTO 'ASIDE'".replace("ASIDE", aside.to_str().unwrap()).as_str())
+        .unwrap();
+    for leftover in ["-wal", "-shm"] {
+        let mut name = dir.file().into_os_string();
+        name.push(leftover);
+        let _ = std::fs::remove_file(name);
+    }
+    std::fs::rename(&aside, dir.file()).unwrap();
+    in_time("the other file is not read", &|| holds("sip:a@other"));
+}
+
 #[test]
 fn refuses_newer_and_other_files() {
     for sql in [
