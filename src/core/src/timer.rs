@@ -1,38 +1,117 @@
 //! One table of deadlines for everything that a machine waits for.
 //!
-//! RFC 3261 §17 has ten timers for each transaction, most of which never fire. So arming is cheap: a timer that is
-//! moved to later only changes its row, and the heap finds out when the old time comes; a timer that is disarmed
-//! leaves a stale entry, which is skipped. In go a key (an enum of the owner's, with what it belongs to) and a
-//! time; out come the keys whose time has come, in order of time. Not here: what a timer means.
+//! RFC 3261 §17 has ten timers for each transaction, most of which never fire, and nearly all of one kind last equally
+//! long. So a deadline goes to the end of a queue wherever one ends no later than it: as many queues as there are durations
+//! come about by themselves, and both ends of a queue are cheap however many wait. What fits none goes to a heap. A timer
+//! that is moved to later only changes its row, and its entry finds out when the old time comes; a timer that is disarmed
+//! leaves a stale entry, which is skipped. In go a key (an enum of the owner's, with what it belongs to) and a time; out
+//! come the keys whose time has come, in order of time. Not here: what a timer means.
+
+use std::cmp::Reverse;
+use std::collections::hash_map::Entry as Place;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::time::Instant;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 
-/// Stale entries that the heap may hold before it is swept, besides as many as live ones.
+/// Stale entries that may wait before they are swept, besides as many as live ones.
 const STALE_SLACK: usize = 64;
 
-/// When a key is due, and the heap entry that stands for it.
+/// Queues: more than a transaction has durations.
+const LANES: usize = 16;
+
+/// A hash of keys that we make ourselves: nobody can choose them to collide, so it need not be a secret's, only quick.
+#[derive(Clone, Copy, Default)]
+pub struct OwnHasher(u64);
+
+/// For tables whose keys are numbers of ours.
+pub type OwnHash = BuildHasherDefault<OwnHasher>;
+
+impl OwnHasher {
+    /// An odd number without a pattern; multiplying by it carries every bit upwards.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(Self::MIX);
+    }
+}
+
+impl Hasher for OwnHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.mix(u64::from(*byte));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.mix(u64::from(value));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.mix(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.mix(value);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.mix(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.mix(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // The table takes its place from the low bits, which multiplying mixes least.
+        self.0 ^ self.0.rotate_left(32)
+    }
+}
+
+/// When a key is due, and the entry that stands for it.
 #[derive(Clone, Copy)]
 struct Row {
     due: Instant,
-    /// The time of its heap entry: not later than `due`.
+    /// The time of its entry: not later than `due`.
     queued: Instant,
-    /// Tells its heap entry from the stale ones of the same key.
+    /// Tells its entry from the stale ones of the same key.
     entry: u64,
 }
 
-/// Deadlines by key. Keys are made by us, never by a peer, so the hash needs no secret.
+/// A deadline as it waits: its time, then its number, so that what is due together comes in the order of arming.
+type Entry<K> = (Instant, u64, K);
+
+/// Where the first entry stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Lane(usize),
+    Heap,
+}
+
+/// Deadlines by key.
 pub struct Timers<K> {
-    heap: BinaryHeap<Reverse<(Instant, u64, K)>>,
-    rows: HashMap<K, Row, BuildHasherDefault<DefaultHasher>>,
+    /// Each in order of time.
+    lanes: Vec<VecDeque<Entry<K>>>,
+    heap: BinaryHeap<Reverse<Entry<K>>>,
+    rows: HashMap<K, Row, OwnHash>,
+    /// The earliest of all entries, which is a live one at its key's due time.
+    first: Option<(Entry<K>, At)>,
+    /// In lanes and heap.
+    waiting: usize,
     entries: u64,
 }
 
 impl<K: Copy + Ord + Hash> Default for Timers<K> {
     fn default() -> Self {
-        Timers { heap: BinaryHeap::new(), rows: HashMap::default(), entries: 0 }
+        Timers {
+            lanes: Vec::new(),
+            heap: BinaryHeap::new(),
+            rows: HashMap::default(),
+            first: None,
+            waiting: 0,
+            entries: 0,
+        }
     }
 }
 
@@ -43,22 +122,30 @@ impl<K: Copy + Ord + Hash> Timers<K> {
 
     /// Sets `key` to fire at `due`, wherever it stood before.
     pub fn arm(&mut self, key: K, due: Instant) {
-        match self.rows.get_mut(&key) {
-            Some(row) if row.queued <= due => row.due = due,
-            _ => {
-                self.entries += 1;
-                self.rows.insert(key, Row { due, queued: due, entry: self.entries });
-                self.heap.push(Reverse((due, self.entries, key)));
+        self.entries += 1;
+        let row = Row { due, queued: due, entry: self.entries };
+        match self.rows.entry(key) {
+            Place::Occupied(mut old) if old.get().queued <= due => {
+                old.get_mut().due = due;
+                return self.changed(key);
             }
+            Place::Occupied(mut old) => *old.get_mut() = row,
+            Place::Vacant(place) => drop(place.insert(row)),
         }
-        self.settle();
+        let entry = (due, row.entry, key);
+        let at = self.queue(entry);
+        if self.first.is_none_or(|(first, _)| entry < first) {
+            self.first = Some((entry, at));
+        } else {
+            self.changed(key);
+        }
     }
 
     /// Forgets `key`; says whether it was armed.
     pub fn disarm(&mut self, key: K) -> bool {
         let was = self.rows.remove(&key).is_some();
         if was {
-            self.settle();
+            self.changed(key);
         }
         was
     }
@@ -70,17 +157,15 @@ impl<K: Copy + Ord + Hash> Timers<K> {
 
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        self.first.map(|((at, ..), _)| at)
     }
 
     /// Takes one key whose time has come, the earliest first.
     pub fn expire(&mut self, now: Instant) -> Option<K> {
-        let &Reverse((at, _, key)) = self.heap.peek()?;
+        let ((at, _, key), _) = self.first?;
         if at > now {
             return None;
         }
-        // `settle` left a live entry on top, at the very time that its key is due.
-        self.heap.pop();
         self.rows.remove(&key);
         self.settle();
         Some(key)
@@ -94,25 +179,88 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         self.rows.is_empty()
     }
 
-    /// Leaves on top of the heap a live entry at its key's due time, and sweeps when most of it is stale.
-    fn settle(&mut self) {
-        while let Some(mut top) = self.heap.peek_mut() {
-            let Reverse((at, entry, key)) = *top;
-            match self.rows.get_mut(&key) {
-                Some(row) if row.entry == entry && row.due == at => break,
-                Some(row) if row.entry == entry => {
-                    row.queued = row.due;
-                    *top = Reverse((row.due, entry, key));
-                }
-                _ => {
-                    std::collections::binary_heap::PeekMut::pop(top);
-                }
+    /// Puts an entry where it waits: in the queue whose end is the latest that is not later, so that long durations do not
+    /// close the queues of short ones.
+    fn queue(&mut self, entry: Entry<K>) -> At {
+        self.waiting += 1;
+        let mut best: Option<(usize, Option<Instant>)> = None;
+        for (lane, queue) in self.lanes.iter().enumerate() {
+            let end = queue.back().map(|(at, ..)| *at);
+            if end.is_none_or(|end| end <= entry.0) && best.is_none_or(|(_, other)| end > other) {
+                best = Some((lane, end));
             }
         }
-        if self.heap.len() > 2 * self.rows.len() + STALE_SLACK {
-            let rows = &self.rows;
-            self.heap.retain(|Reverse((_, entry, key))| rows.get(key).is_some_and(|row| row.entry == *entry));
+        let lane = match best {
+            Some((lane, _)) => lane,
+            None if self.lanes.len() < LANES => {
+                self.lanes.push(VecDeque::new());
+                self.lanes.len() - 1
+            }
+            None => {
+                self.heap.push(Reverse(entry));
+                return At::Heap;
+            }
+        };
+        if let Some(queue) = self.lanes.get_mut(lane) {
+            queue.push_back(entry);
         }
+        At::Lane(lane)
+    }
+
+    /// Something changed about `key`: looks for the first anew where it was the first, and sweeps when most is stale.
+    fn changed(&mut self, key: K) {
+        if self.first.is_some_and(|((.., first), _)| first == key) {
+            self.settle();
+        }
+        if self.waiting > 2 * self.rows.len() + STALE_SLACK {
+            let rows = &self.rows;
+            let live = |(_, entry, key): &Entry<K>| rows.get(key).is_some_and(|row| row.entry == *entry);
+            self.lanes.iter_mut().for_each(|queue| queue.retain(live));
+            self.heap.retain(|Reverse(entry)| live(entry));
+            self.waiting = self.heap.len() + self.lanes.iter().map(VecDeque::len).sum::<usize>();
+            self.settle();
+        }
+    }
+
+    /// Finds the first entry that is live and at its key's due time; those before it go, or to their new places.
+    fn settle(&mut self) {
+        self.first = None;
+        while let Some((entry, at)) = self.earliest() {
+            let (time, number, key) = entry;
+            match self.rows.get_mut(&key) {
+                Some(row) if row.entry == number && row.due == time => {
+                    self.first = Some((entry, at));
+                    return;
+                }
+                Some(row) if row.entry == number => {
+                    row.queued = row.due;
+                    let due = row.due;
+                    self.take(at);
+                    self.queue((due, number, key));
+                }
+                _ => self.take(at),
+            }
+        }
+    }
+
+    fn earliest(&self) -> Option<(Entry<K>, At)> {
+        let mut first = self.heap.peek().map(|Reverse(entry)| (*entry, At::Heap));
+        for (lane, queue) in self.lanes.iter().enumerate() {
+            if let Some(entry) = queue.front()
+                && first.is_none_or(|(other, _)| *entry < other)
+            {
+                first = Some((*entry, At::Lane(lane)));
+            }
+        }
+        first
+    }
+
+    fn take(&mut self, at: At) {
+        let taken = match at {
+            At::Lane(lane) => self.lanes.get_mut(lane).and_then(VecDeque::pop_front).is_some(),
+            At::Heap => self.heap.pop().is_some(),
+        };
+        self.waiting -= usize::from(taken);
     }
 }
 
@@ -176,7 +324,41 @@ mod tests {
             // The same key to and fro: earlier needs an entry, later does not.
             timers.arm(0, at(u64::from(n % 7) + 1));
         }
-        assert!(timers.heap.len() <= 2 * timers.len() + STALE_SLACK + 1);
+        let waiting = timers.heap.len() + timers.lanes.iter().map(VecDeque::len).sum::<usize>();
+        assert_eq!(timers.waiting, waiting);
+        assert!(waiting <= 2 * timers.len() + STALE_SLACK + 1);
         assert_eq!(timers.len(), 1);
+    }
+
+    /// The same as a sorted map would do, whatever comes: with few durations, and with so many that the heap is needed.
+    #[test]
+    fn does_what_a_sorted_map_does() {
+        for spread in [4u64, 1_000_000] {
+            let mut rng = crate::rng::Rng::from_seed(spread);
+            let mut below = |limit: u64| (u64::from(rng.u32()) << 32 | u64::from(rng.u32())) % limit;
+            let mut timers = Timers::new();
+            let mut model = std::collections::BTreeMap::new();
+            let mut heaped = false;
+            for now in 1..20_000u64 {
+                let key = below(300);
+                match below(4) {
+                    0 => assert_eq!(timers.disarm(key), model.remove(&key).is_some()),
+                    _ => {
+                        let due = Instant(now + 500 * (1 + below(spread)));
+                        timers.arm(key, due);
+                        model.insert(key, due);
+                    }
+                }
+                heaped |= !timers.heap.is_empty();
+                assert_eq!(timers.next(), model.values().min().copied());
+                assert_eq!(timers.len(), model.len());
+                while let Some(key) = timers.expire(Instant(now)) {
+                    let due = model.remove(&key).expect("armed");
+                    assert!(due <= Instant(now) && model.values().all(|other| *other >= due), "in order");
+                }
+                assert!(model.values().all(|due| *due > Instant(now)), "all of them");
+            }
+            assert!(heaped || spread == 4, "both ways were gone");
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::store;
 use crate::time::Instant;
 use crate::transaction::timing;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 
 /// What a request in a dialog has to show.
@@ -44,8 +44,9 @@ pub(super) struct Answered {
     /// Dialogs in the order in which they were answered.
     order: BTreeMap<u64, u64>,
     answers: u64,
-    /// Dialogs that ended, while the other side's BYE may still come.
-    ended: VecDeque<(Instant, u64)>,
+    /// Dialogs that ended, while the other side's BYE may still come; and in the order in which they did.
+    ended: HashSet<u64, KeyedHash>,
+    ends: VecDeque<(Instant, u64)>,
 }
 
 /// How a call ends.
@@ -61,10 +62,11 @@ impl Answered {
         let hash = KeyedHash::new(rng);
         Answered {
             since: HashMap::with_hasher(hash.clone()),
+            ended: HashSet::with_hasher(hash.clone()),
             hash,
             order: BTreeMap::new(),
             answers: 0,
-            ended: VecDeque::new(),
+            ends: VecDeque::new(),
         }
     }
 
@@ -96,15 +98,16 @@ impl Answered {
         let key = self.key(message);
         // As long as a BYE is repeated.
         let late = timing::T1 * 64;
-        while self.ended.front().is_some_and(|(at, _)| {
-            now.saturating_since(*at) > late || self.ended.len() >= limits::PROXY_CALLS
-        }) {
-            self.ended.pop_front();
+        while let Some(&(at, oldest)) = self.ends.front()
+            && (now.saturating_since(at) > late || self.ends.len() >= limits::PROXY_CALLS)
+        {
+            self.ends.pop_front();
+            self.ended.remove(&oldest);
         }
-        if self.ended.iter().any(|(_, known)| *known == key) {
+        if !self.ended.insert(key) {
             return End::Again;
         }
-        self.ended.push_back((now, key));
+        self.ends.push_back((now, key));
         let known = self.since.remove(&key);
         if let Some((_, number)) = known {
             self.order.remove(&number);

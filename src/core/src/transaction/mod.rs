@@ -28,12 +28,11 @@ use crate::flow::{ConnectionId, Flow, Target};
 use crate::limits;
 use crate::rng::{KeyedHash, Rng};
 use crate::time::Instant;
-use crate::timer::Timers;
+use crate::timer::{OwnHash, Timers};
 use bytes::Bytes;
 use client::Client;
 use server::{Fate, Server};
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// A request that we received and answer; never used twice in a machine's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,7 +145,7 @@ impl Out {
 }
 
 /// Ids are made by us, so their hash needs no secret.
-type ById<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+type ById<K, V> = HashMap<K, V, OwnHash>;
 
 /// What a layer holds at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
