@@ -3,7 +3,7 @@
 //! The seeds are ours: messages from the RFCs' grammar, and each find of the fuzzer. Not here: new inputs (`scripts/fuzz`).
 
 #[path = "targets/mod.rs"]
-mod targets;
+pub mod targets;
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! The network between the user agents and the proxy, the proxy's database and relay, and the verdict.
 
 use super::ua::{Plan, Ua};
+use crate::fuzz::targets::proxy::binding;
 use bytes::Bytes;
 use sipbox_core::auth::Keys;
 use sipbox_core::flow::{Flow, Listener, ListenerId, Transport};
@@ -373,25 +374,5 @@ impl World {
         tally.doubled += self.doubled;
         tally.relay_failures += self.relay_failures;
         Ok(())
-    }
-}
-
-fn binding(at: SocketAddr) -> Binding {
-    Binding {
-        ruid: at.to_string(),
-        contact: format!("sip:bob@{at}"),
-        received: None,
-        path: None,
-        expires: Instant::from_secs(2_000_000_000),
-        q: None,
-        call_id: "r".into(),
-        cseq: 1,
-        modified: Instant::from_secs(1),
-        cflags: 0,
-        user_agent: String::new(),
-        socket: None,
-        methods: None,
-        instance: None,
-        reg_id: 0,
     }
 }

@@ -110,7 +110,8 @@ impl World {
                     return;
                 };
                 let (ticket, _) = self.asked.remove(at);
-                let bindings = (0..digit(rest, 0) % 4).map(|nth| binding(nth as u8 + 2)).collect();
+                let bindings =
+                    (0..digit(rest, 0) % 4).map(|nth| binding(party(nth as u8 + 2).remote)).collect();
                 let reply = Reply::Store(Ok(store::Reply::Bindings(bindings)));
                 self.input(Input::Answer { ticket, reply });
             }
@@ -242,10 +243,11 @@ impl World {
     }
 }
 
-fn binding(number: u8) -> Binding {
+/// A phone that registered from this address.
+pub fn binding(at: SocketAddr) -> Binding {
     Binding {
-        ruid: format!("r{number}"),
-        contact: format!("sip:callee@192.0.2.{number}:5060"),
+        ruid: at.to_string(),
+        contact: format!("sip:callee@{at}"),
         received: None,
         path: None,
         expires: Instant::from_secs(2_000_000_000),
