@@ -177,7 +177,7 @@ pub const TRACE_FRAGMENTED: usize = 1024;
 pub const TRACE_FRAGMENTS: usize = 256;
 /// Calls that are remembered, half a kilobyte each; beyond it the one that was silent for longest is let go.
 pub const TRACE_CALLS: usize = 262_144;
-/// Bytes of messages that are held back: for ladders, and until it is known whether a call is meant.
+/// Bytes of messages, with what was read out of them, that are held back: for ladders, and until it is known whether a call is meant.
 pub const TRACE_KEPT_BYTES: usize = 134_217_728;
 /// Messages of one call that are held back; a registration that is refreshed for days has thousands.
 pub const TRACE_CALL_MESSAGES: usize = 10_000;

@@ -246,8 +246,9 @@ impl Trace {
             View::Messages if call.chosen => out.push(Shown::Message(Box::new(traced))),
             View::Messages | View::Ladders => {
                 if call.kept.len() < TRACE_CALL_MESSAGES {
-                    call.kept_bytes += traced.data.len();
-                    self.kept_bytes += traced.data.len();
+                    let weight = traced.weight();
+                    call.kept_bytes += weight;
+                    self.kept_bytes += weight;
                     call.kept.push(traced);
                 }
             }

@@ -47,6 +47,15 @@ pub struct Traced {
     pub summary: Summary,
 }
 
+impl Traced {
+    /// Bytes that keeping it takes: a message is small beside what was read out of it.
+    fn weight(&self) -> usize {
+        let Summary { reason, method, request_uri, call_id, from, to, .. } = &self.summary;
+        let texts = [reason, method, request_uri, call_id, from, to].map(String::capacity);
+        size_of::<Traced>() + self.data.len() + texts.iter().sum::<usize>()
+    }
+}
+
 /// What calls are made of and chosen by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {

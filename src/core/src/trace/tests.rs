@@ -1,7 +1,7 @@
 //! Memory that stays bounded, and packets that mean harm.
 
 use super::*;
-use crate::limits::{TRACE_CALLS, TRACE_FRAGMENTED, TRACE_STREAMS};
+use crate::limits::{TRACE_CALLS, TRACE_FRAGMENTED, TRACE_KEPT_BYTES, TRACE_STREAMS};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -83,6 +83,27 @@ fn calls_are_bounded_and_the_stalest_goes_first() {
     trace.add(message("new"), &mut out);
     let [Shown::Call(call)] = &out[..] else { panic!("{} shown", out.len()) };
     assert_eq!((call.call_id.as_str(), trace.forgotten), ("1", 1));
+}
+
+/// Small messages by the hundred thousand are not let off by their own size: what was read out of them counts.
+#[test]
+fn ladders_of_small_messages_are_bounded() {
+    let mut trace = Trace::new(View::Ladders, Choice::default());
+    let mut out = Vec::new();
+    let whole = message("");
+    let numbered = |number: usize| {
+        let mut traced = whole.clone();
+        traced.summary.call_id = format!("{number:017}");
+        traced
+    };
+    let one = numbered(0).weight();
+    assert!(one > whole.data.len() + 200, "{one}");
+    let most = TRACE_KEPT_BYTES / one;
+    assert!(most + 100 < TRACE_CALLS, "the number of calls is met before their bytes: {one}");
+    for number in 0..most + 100 {
+        trace.add(numbered(number), &mut out);
+    }
+    assert!(out.len() >= 90, "{} calls were let go", out.len());
 }
 
 #[test]
