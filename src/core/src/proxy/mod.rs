@@ -38,20 +38,20 @@ pub use config::{Auth, Config, Fork, RelayPolicy, Route};
 
 use crate::auth::{Checker, Credentials};
 use crate::cidr::Cidr;
-use crate::flow::{ConnectionId, Flow, Target};
+use crate::flow::{ConnectionId, Flow, Target, Transport};
 use crate::limits;
 use crate::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
 use crate::resolve::Dead;
-use crate::rng::Rng;
+use crate::rng::{KeyedHash, Rng};
 use crate::sip::{Message, Method, Name, ParseError, Uri, build};
 use crate::time::Instant;
-use crate::timer::Timers;
+use crate::timer::{OwnHash, Timers};
 use crate::transaction::{self, Answered, ClientId, Layer, Received, RequestId, ResponseId, ServerId};
 use bytes::Bytes;
 use context::{Context, ContextId, Kind, Waiting};
 use media::Peer;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 /// How long a database or a resolver may take before the request gets 503.
@@ -62,6 +62,9 @@ const DATABASE_AWAY: &str = "Database Unavailable";
 const RELAY_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long a relay that did not answer gets no new calls.
 const RELAY_PENALTY: Duration = Duration::from_secs(30);
+
+/// Of our 200 to OPTIONS.
+const OPTIONS_HEADERS: [(&str, &str); 2] = [("Accept", "*/*"), ("Supported", "path, outbound")];
 
 /// Max-Breadth of a request that came without (RFC 5393 §5.3.3).
 const MAX_BREADTH: u32 = 60;
@@ -80,7 +83,7 @@ enum Timer {
 }
 
 /// Ids are made by us, so their hash needs no secret.
-type ById<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+type ById<K, V> = HashMap<K, V, OwnHash>;
 
 /// The machine.
 pub struct Proxy {
@@ -101,6 +104,8 @@ pub struct Proxy {
     dead: Dead,
     /// When each relay may be asked again.
     relays: Vec<Instant>,
+    /// For the tags of what is answered without a transaction.
+    pings: KeyedHash,
     ids: u64,
     draining: bool,
     /// Bytes that are held besides the transactions'.
@@ -124,6 +129,7 @@ impl Proxy {
             tickets: HashMap::default(),
             connections: HashMap::default(),
             answered: dialog::Answered::new(&mut rng),
+            pings: KeyedHash::new(&mut rng),
             ids: 0,
             draining: false,
             held: 0,
@@ -131,21 +137,24 @@ impl Proxy {
         }
     }
 
-    fn packet(&mut self, now: Instant, flow: Flow, data: &[u8]) {
+    fn packet(&mut self, now: Instant, flow: Flow, data: &Bytes) {
         match Message::parse(data) {
-            Ok(message) if message.is_request() => self.request(now, flow, &message),
-            Ok(message) => self.response(now, flow, &message),
+            Ok(message) if message.is_request() => self.request(now, flow, data, &message),
+            Ok(message) => self.response(now, flow, data, &message),
             Err(error) => self.malformed(flow, data, error),
         }
     }
 
     /// A request comes in: RFC 3261 §16.3, and its transaction.
-    fn request(&mut self, now: Instant, flow: Flow, raw: &Message<'_>) {
+    fn request(&mut self, now: Instant, flow: Flow, packet: &Bytes, raw: &Message<'_>) {
         if let Err(error) = raw.check() {
             return self.malformed(flow, raw.as_bytes(), error);
         }
-        let data = nat::mark(raw, &flow);
+        let data = nat::marked(raw, &flow).unwrap_or_else(|| kept(packet, raw, &flow));
         let Ok(message) = Message::parse(&data) else { return };
+        if self.is_ping(&message, &flow) {
+            return self.pong(flow, &message);
+        }
         let received = self.layer.receive_request(now, &RequestId::of(&message), Target::Flow(flow));
         match received {
             Received::New(server) => self.new_request(now, flow, server, data.clone(), &message),
@@ -267,7 +276,33 @@ impl Proxy {
 
     /// OPTIONS to ourselves (RFC 3261 §11): we are alive, and this is what we forward.
     fn options(&mut self, now: Instant, context: &mut Context) {
-        self.answer(now, context, 200, None, &[("Accept", "*/*"), ("Supported", "path, outbound")]);
+        self.answer(now, context, 200, None, &OPTIONS_HEADERS);
+    }
+
+    /// Whether all that is wanted is to know that we are there: OPTIONS to ourselves that the ordinary way would answer with
+    /// 200, and that nobody has to prove. Whatever is in doubt goes the ordinary way.
+    fn is_ping(&self, message: &Message<'_>, flow: &Flow) -> bool {
+        message.method() == Method::Options
+            && !self.draining
+            && message.to_tag().is_none()
+            && message.header(Name::Route).is_none()
+            && !message.has_sdp()
+            && insane(message, false).is_none()
+            && Uri::parse(message.request_uri())
+                .is_ok_and(|uri| uri.user.is_none() && self.local_domain(uri.host, uri.port).is_some())
+            && (self.config.auth == Auth::None
+                || Cidr::any(&self.config.trust, flow.remote.ip())
+                || self.claimed(message).is_none())
+    }
+
+    /// Answers it without a transaction (§8.2.7): every copy alike, with the same tag, and nothing is kept of it.
+    fn pong(&mut self, flow: Flow, message: &Message<'_>) {
+        let branch = message.top_via().ok().and_then(|via| via.branch());
+        let named =
+            (branch, message.call_id(), message.from_tag(), message.cseq().ok().map(|(number, _)| number));
+        let tag = format!("{:016x}", self.pings.hash_one(named));
+        let response = build::response(message, 200, None, Some(&tag), &OPTIONS_HEADERS, b"");
+        self.layer.send_stateless(Target::Flow(flow), response.into());
     }
 
     /// CANCEL (§16.10): answered by us, and sent to each branch as a CANCEL of its own.
@@ -356,8 +391,9 @@ impl Proxy {
         if message.method() == Method::Ack {
             return;
         }
-        let marked = nat::mark(message, &flow);
-        let Some(message) = Message::parse(&marked).ok().or_else(|| Message::parse_to_refuse(&marked)) else {
+        let marked = nat::marked(message, &flow);
+        let marked = marked.as_deref().unwrap_or(message.as_bytes());
+        let Some(message) = Message::parse(marked).ok().or_else(|| Message::parse_to_refuse(marked)) else {
             return;
         };
         let tag = self.rng.token(10);
@@ -461,13 +497,13 @@ impl Proxy {
     }
 
     /// A response comes in (§16.7).
-    fn response(&mut self, now: Instant, flow: Flow, message: &Message<'_>) {
+    fn response(&mut self, now: Instant, flow: Flow, packet: &Bytes, message: &Message<'_>) {
         let status = message.status();
         let Some(id) = ResponseId::of(message) else { return };
         match self.layer.receive_response(now, &id) {
             Answered::Pass(client) => {
                 let Some(&(id, branch)) = self.by_client.get(&client) else { return };
-                let data = Bytes::copy_from_slice(message.as_bytes());
+                let data = kept(packet, message, &flow);
                 self.with(id, |proxy, context| proxy.branch_response(now, context, branch, flow, data));
             }
             Answered::Absorbed => {}
@@ -685,6 +721,17 @@ fn is_web_contact(message: &Message<'_>) -> bool {
         contact.uri.transport().is_some_and(|transport| transport.is_websocket())
             || contact.params.has("+sip.ice")
     })
+}
+
+/// A message to be kept. A datagram is its own, and is shared; one from a stream lies in the buffer that it was read into,
+/// which would stay for it whole: it is copied.
+fn kept(packet: &Bytes, message: &Message<'_>, flow: &Flow) -> Bytes {
+    match flow.transport {
+        Transport::Udp => packet.slice_ref(message.as_bytes()),
+        Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+            Bytes::copy_from_slice(message.as_bytes())
+        }
+    }
 }
 
 fn lossy(bytes: &[u8]) -> String {

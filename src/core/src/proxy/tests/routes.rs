@@ -412,3 +412,39 @@ fn who_is_near_is_told_the_address_itself() {
     assert_eq!(told(&[alice]), (false, vec![true, false]), "the nearest one first");
     assert_eq!(told(&[bob]), (true, vec![false, true]));
 }
+
+#[test]
+fn a_ping_is_answered_alike_and_nothing_is_kept_of_it() {
+    let us = format!("sip:{PROXY}");
+    let mut net = Net::new(Config { auth: Auth::Digest, ..config() });
+    let mut ping = Call::new("OPTIONS", &us);
+    ping.from = "monitor@example.org";
+    net.call(&ping);
+    let first = net.last(ALICE);
+    assert_eq!(status_of(&first), 200);
+    assert!(header(&first, "To").is_some_and(|to| to.contains(";tag=")), "{first}");
+    assert_eq!(header(&first, "Supported"), Some("path, outbound"));
+    net.call(&ping);
+    assert_eq!(net.last(ALICE), first, "a copy gets the same answer");
+    ping.branch = "z9hG4bKnext".into();
+    ping.cseq = 2;
+    net.call(&ping);
+    assert_ne!(header(&net.last(ALICE), "To"), header(&first, "To"), "another one has another tag");
+    assert_eq!(net.proxy.layer.held(), transaction::Held::default());
+    assert!(net.proxy.contexts.is_empty() && net.proxy.by_server.is_empty());
+    // What has to be proved, or is wrong, goes the ordinary way.
+    ping.from = "alice@example.com";
+    ping.branch = "z9hG4bKclaims".into();
+    net.call(&ping);
+    assert_eq!(net.status(), 407);
+    ping.from = "monitor@example.org";
+    for (nth, (extra, status)) in
+        [("Proxy-Require: magic\r\n", 420), ("Route: <sip:203.0.113.9;lr>\r\n", 200)].iter().enumerate()
+    {
+        ping.branch = format!("z9hG4bKextra{nth}");
+        ping.extra = (*extra).into();
+        net.call(&ping);
+        assert_eq!(net.status(), *status, "{extra}");
+    }
+    assert_eq!(net.proxy.layer.held().servers, 3);
+}
