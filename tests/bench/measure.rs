@@ -33,6 +33,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// How many there were until now.
+pub fn allocations() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
 /// What one call costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -53,7 +58,7 @@ pub fn measure<T>(mut work: impl FnMut() -> T) -> Cost {
         calls += 1;
     }
     let mut best = f64::INFINITY;
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     for _ in 0..ROUNDS {
         let begin = Instant::now();
         for _ in 0..calls {
@@ -61,6 +66,6 @@ pub fn measure<T>(mut work: impl FnMut() -> T) -> Cost {
         }
         best = best.min(begin.elapsed().as_nanos() as f64 / calls as f64);
     }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocations = allocations() - before;
     Cost { nanos: best, allocations: allocations as f64 / (calls * ROUNDS as u64) as f64 }
 }

@@ -1,0 +1,432 @@
+//! The proxy beside Kamailio: CPU of the server for a call, and for an OPTIONS.
+//!
+//! Goes in: `--transport udp|tcp|tls|all --workers N --runs N --cps N --seconds N`, `SIPBOX` in the environment (the binary).
+//! Comes out: JSON lines on stdout (a run each, then medians and ratios), a table on stderr. Both servers get the same calls
+//! of the same sipp scenarios in turns, so that whatever else the machine does meets both; both add Record-Route, authenticate
+//! nobody and ask no database. Kamailio has its quickest memory manager. CPU is that of all threads of all processes of
+//! a server, from the scheduler. OPTIONS come in a closed loop from a thread here; the floor is a process that receives and sends.
+//! Exit code 1 where a median is beyond the design: 0.7 of Kamailio a call, 1.0 an OPTIONS. Not here: media, databases.
+
+use std::fs;
+use std::io::{Error, ErrorKind, Result};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SERVER: &str = "127.49.0.1";
+const CALLER: &str = "127.49.0.2";
+const CALLEE: &str = "127.49.0.3";
+const PORT: u16 = 5060;
+const SECURE: u16 = 5061;
+/// OPTIONS under way at a time.
+const WINDOW: usize = 16;
+const FLOOD: Duration = Duration::from_secs(3);
+const START: Duration = Duration::from_secs(20);
+/// At most so much of Kamailio's CPU.
+const CALL_GOAL: f64 = 0.7;
+const OPTIONS_GOAL: f64 = 1.0;
+
+struct Plan {
+    sipbox: PathBuf,
+    scenarios: PathBuf,
+    place: PathBuf,
+    workers: u32,
+    runs: u32,
+    cps: u32,
+    seconds: u32,
+}
+
+/// A process that ends with us.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            return;
+        }
+        // By the system's own tool: SIGTERM takes what it forked with it.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let until = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < until {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Nanoseconds of CPU, of it and what it forked.
+    fn cpu(&self) -> u64 {
+        let own = self.0.id();
+        let mut pids = vec![own];
+        let tasks = fs::read_dir(format!("/proc/{own}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        let mut sum = 0;
+        for pid in pids {
+            for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+                sum += stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        sum
+    }
+}
+
+fn failed(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Other, what.into())
+}
+
+fn transport_word(transport: &str) -> &'static str {
+    match transport {
+        "udp" => "u1",
+        "tcp" => "t1",
+        _ => "l1",
+    }
+}
+
+fn port(transport: &str) -> u16 {
+    if transport == "tls" { SECURE } else { PORT }
+}
+
+fn log(plan: &Plan, name: &str) -> Result<Stdio> {
+    Ok(Stdio::from(fs::File::create(plan.place.join(name))?))
+}
+
+fn start(plan: &Plan, server: &str, transport: &str) -> Result<Process> {
+    let next = format!("sip:{CALLEE}:{};transport={transport}", port(transport));
+    let (key, certificate) = (plan.place.join("key.pem"), plan.place.join("certificate.pem"));
+    let mut command;
+    match server {
+        "sipbox" => {
+            command = Command::new(&plan.sipbox);
+            command.args(["proxy", "--auth", "none", "--rate-limit", "off", "--domain", "example.com"]);
+            command.args(["--listen", &format!("udp:{SERVER}:{PORT}"), "--route", &format!("*={next}")]);
+            command.args(["--trust", &format!("{CALLER}/32"), "--workers", &plan.workers.to_string()]);
+            command.arg("--db").arg(format!("sqlite:{}", plan.place.join("sipbox.db").display()));
+            command.arg("--secret-file").arg(plan.place.join("secrets"));
+            match transport {
+                "tcp" => drop(command.args(["--listen", &format!("tcp:{SERVER}:{PORT}")])),
+                "tls" => {
+                    command.args(["--listen", &format!("tls:{SERVER}:{SECURE}"), "--tls-insecure"]);
+                    command.arg("--tls-key").arg(&key).arg("--tls-cert").arg(&certificate);
+                }
+                _ => {}
+            }
+        }
+        "kamailio" => {
+            command = Command::new("kamailio");
+            command.args(["-DD", "-E", "-m", "512", "-M", "16", "-x", "fm", "-X", "fm"]);
+            command.arg("-f").arg(plan.scenarios.join("kamailio.cfg")).arg("-Y").arg(&plan.place);
+            command.args(["-l", &format!("udp:{SERVER}:{PORT}"), "-n", &plan.workers.to_string()]);
+            command.args(["-A", &format!("NEXT=\"{next}\""), "-A", &format!("WORKERS={}", plan.workers)]);
+            if transport != "udp" {
+                command.args(["-A", "WITH_TCP", "-l", &format!("{transport}:{SERVER}:{}", port(transport))]);
+            }
+            if transport == "tls" {
+                command.args(["-A", "WITH_TLS", "-A", &format!("KEY=\"{}\"", key.display())]);
+                command.args(["-A", &format!("CERTIFICATE=\"{}\"", certificate.display())]);
+            }
+        }
+        _ => {
+            command = Command::new(std::env::current_exe()?);
+            command.arg("--floor");
+        }
+    }
+    command.stdin(Stdio::null()).stdout(log(plan, &format!("{server}.out"))?);
+    let mut process = Process(command.stderr(log(plan, &format!("{server}.err"))?).spawn()?);
+    let probe = UdpSocket::bind((CALLER, 0))?;
+    probe.connect((SERVER, PORT))?;
+    probe.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let until = Instant::now() + START;
+    let mut buffer = [0; 2048];
+    for nth in 0.. {
+        // Refused while nobody listens.
+        let _ = probe.send(options(&probe, nth)?.as_bytes());
+        match probe.recv(&mut buffer) {
+            Ok(_) => break,
+            Err(_) if Instant::now() > until => return Err(failed(format!("{server} does not answer"))),
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
+        if let Some(status) = process.0.try_wait()? {
+            return Err(failed(format!("{server} ended: {status}; see {}", plan.place.display())));
+        }
+    }
+    Ok(process)
+}
+
+fn options(from: &UdpSocket, nth: u64) -> Result<String> {
+    let at = from.local_addr()?;
+    Ok(format!(
+        "OPTIONS sip:{SERVER}:{PORT} SIP/2.0\r\nVia: SIP/2.0/UDP {at};branch=z9hG4bK-{nth}-{port}\r\nMax-Forwards: 70\r\n\
+         From: <sip:alice@example.com>;tag={nth}\r\nTo: <sip:{SERVER}:{PORT}>\r\nCall-ID: {nth}-{port}@{CALLER}\r\n\
+         CSeq: 1 OPTIONS\r\nContact: <sip:alice@{at}>\r\nContent-Length: 0\r\n\r\n",
+        port = at.port()
+    ))
+}
+
+/// As many OPTIONS as are answered in a while, so many under way at a time; microseconds of the server's CPU for each.
+fn flood(server: &Process) -> Result<f64> {
+    let socket = UdpSocket::bind((CALLER, 0))?;
+    socket.connect((SERVER, PORT))?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let (mut sent, mut answered) = (0u64, 0u64);
+    let mut buffer = [0; 2048];
+    let begin = (Instant::now(), server.cpu());
+    for _ in 0..WINDOW {
+        socket.send(options(&socket, sent)?.as_bytes())?;
+        sent += 1;
+    }
+    while begin.0.elapsed() < FLOOD {
+        match socket.recv(&mut buffer) {
+            Ok(_) => answered += 1,
+            // Lost: another one takes its place.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        socket.send(options(&socket, sent)?.as_bytes())?;
+        sent += 1;
+    }
+    Ok((server.cpu() - begin.1) as f64 / 1000.0 / answered.max(1) as f64)
+}
+
+/// What receives and sends, and does nothing else.
+fn floor() -> Result<()> {
+    let socket = UdpSocket::bind((SERVER, PORT))?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        socket.send_to(&buffer[..length], from)?;
+    }
+}
+
+struct Run {
+    cpu: f64,
+    calls: u64,
+    failed: u64,
+    setup: Vec<f64>,
+}
+
+fn calls(plan: &Plan, server: &Process, transport: &str) -> Result<Run> {
+    let sipp = |scenario: &str, address: &str| -> Result<Command> {
+        let mut command = Command::new("sipp");
+        command.arg("-sf").arg(plan.scenarios.join(scenario)).args(["-i", address, "-nostdin"]);
+        command.args(["-p", &port(transport).to_string(), "-t", transport_word(transport)]);
+        command.args(["-buff_size", "4194304"]).current_dir(&plan.place).stdin(Stdio::null());
+        if transport == "tls" {
+            command.args(["-tls_cert", "certificate.pem", "-tls_key", "key.pem"]);
+        }
+        Ok(command)
+    };
+    let callee = sipp("callee.xml", CALLEE)?
+        .stdout(log(plan, "callee.out")?)
+        .stderr(log(plan, "callee.err")?)
+        .spawn()?;
+    let _callee = Process(callee);
+    sleep(Duration::from_millis(500));
+    for old in fs::read_dir(&plan.place)?.flatten() {
+        if old.path().extension().is_some_and(|extension| extension == "csv") {
+            fs::remove_file(old.path())?;
+        }
+    }
+    let before = server.cpu();
+    let mut command = sipp("caller.xml", CALLER)?;
+    let wanted = u64::from(plan.cps) * u64::from(plan.seconds);
+    command.args(["-m", &wanted.to_string(), "-r", &plan.cps.to_string(), "-l", "20000"]);
+    command.args(["-trace_stat", "-stf", "stat.csv", "-fd", "1", "-trace_rtt", "-rtt_freq", "1"]);
+    command.args(["-timeout", &format!("{}s", plan.seconds + 60), "-timeout_error"]);
+    command.arg(format!("{SERVER}:{}", port(transport)));
+    command.stdout(log(plan, "caller.out")?).stderr(log(plan, "caller.err")?);
+    let mut caller = Process(command.spawn()?);
+    caller.0.wait()?;
+    let cpu = (server.cpu() - before) as f64 / 1000.0;
+    let stat = fs::read_to_string(plan.place.join("stat.csv"))?;
+    let names = stat.lines().next().unwrap_or_default().split(';');
+    let values = stat.lines().last().unwrap_or_default().split(';');
+    let of = |name: &str| {
+        let found = names.clone().zip(values.clone()).find(|(own, _)| *own == name);
+        found.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (calls, failed) = (of("SuccessfulCall(C)"), of("FailedCall(C)"));
+    let mut setup = Vec::new();
+    for file in fs::read_dir(&plan.place)?.flatten() {
+        if file.file_name().to_string_lossy().ends_with("_rtt.csv") {
+            let text = fs::read_to_string(file.path())?;
+            setup.extend(text.lines().filter_map(|line| line.split(';').nth(1)?.parse::<f64>().ok()));
+        }
+    }
+    setup.sort_by(f64::total_cmp);
+    Ok(Run { cpu: cpu / calls.max(1) as f64, calls, failed, setup })
+}
+
+fn at(sorted: &[f64], hundredth: usize) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((sorted.len() * hundredth / 100).min(last)).copied().unwrap_or(f64::NAN)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    at(&values, 50)
+}
+
+fn bench_calls(plan: &Plan, transport: &str, over: &mut Vec<String>) -> Result<()> {
+    let mut all: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
+    for run in 0..plan.runs {
+        for (server, runs) in ["kamailio", "sipbox"].iter().zip(&mut all) {
+            let process = start(plan, server, transport)?;
+            let done = calls(plan, &process, transport)?;
+            println!(
+                "{{\"bench\":\"proxy\",\"what\":\"call\",\"server\":\"{server}\",\"transport\":\"{transport}\",\"workers\":{},\"run\":{run},\
+                 \"cpu_us\":{:.1},\"calls\":{},\"failed\":{},\"setup_p50_ms\":{:.2},\"setup_p99_ms\":{:.2}}}",
+                plan.workers,
+                done.cpu,
+                done.calls,
+                done.failed,
+                at(&done.setup, 50),
+                at(&done.setup, 99)
+            );
+            if done.failed > 0 || done.calls == 0 {
+                over.push(format!("{server} by {transport}: {} calls failed", done.failed));
+            }
+            runs.push(done);
+        }
+    }
+    let of = |runs: &[Run], what: &dyn Fn(&Run) -> f64| median(runs.iter().map(what).collect());
+    let [theirs, ours] = all.map(|runs| {
+        let cpu = of(&runs, &|run| run.cpu);
+        (cpu, of(&runs, &|run| at(&run.setup, 50)), of(&runs, &|run| at(&run.setup, 99)))
+    });
+    let ratio = ours.0 / theirs.0;
+    println!(
+        "{{\"bench\":\"proxy\",\"what\":\"call\",\"transport\":\"{transport}\",\"workers\":{},\"kamailio_us\":{:.1},\"sipbox_us\":{:.1},\
+         \"ratio\":{ratio:.3},\"kamailio_p99_ms\":{:.2},\"sipbox_p99_ms\":{:.2}}}",
+        plan.workers, theirs.0, ours.0, theirs.2, ours.2
+    );
+    eprintln!(
+        "call    {transport} workers {}: kamailio {:7.1} µs, sipbox {:7.1} µs, ratio {ratio:.2}; p50 {:.1}/{:.1} ms, p99 {:.1}/{:.1} ms",
+        plan.workers, theirs.0, ours.0, theirs.1, ours.1, theirs.2, ours.2
+    );
+    if ratio > CALL_GOAL {
+        over.push(format!("a call by {transport}: {ratio:.2} of Kamailio's CPU, wanted {CALL_GOAL}"));
+    }
+    Ok(())
+}
+
+fn bench_options(plan: &Plan, over: &mut Vec<String>) -> Result<()> {
+    let servers = ["floor", "kamailio", "sipbox"];
+    let mut all = [Vec::new(), Vec::new(), Vec::new()];
+    for run in 0..plan.runs {
+        for (server, costs) in servers.iter().zip(&mut all) {
+            let process = start(plan, server, "udp")?;
+            let cost = flood(&process)?;
+            println!(
+                "{{\"bench\":\"proxy\",\"what\":\"options\",\"server\":\"{server}\",\"workers\":{},\"run\":{run},\"cpu_us\":{cost:.2}}}",
+                plan.workers
+            );
+            costs.push(cost);
+        }
+    }
+    let [floor, theirs, ours] = all.map(median);
+    println!(
+        "{{\"bench\":\"proxy\",\"what\":\"options\",\"workers\":{},\"floor_us\":{floor:.2},\"kamailio_us\":{theirs:.2},\"sipbox_us\":{ours:.2},\
+         \"ratio\":{:.3},\"of_floor\":{:.3}}}",
+        plan.workers,
+        ours / theirs,
+        ours / floor
+    );
+    eprintln!(
+        "OPTIONS udp workers {}: floor {floor:7.2} µs, kamailio {theirs:7.2} µs, sipbox {ours:7.2} µs, ratio {:.2}, of the floor {:.2}",
+        plan.workers,
+        ours / theirs,
+        ours / floor
+    );
+    if ours > theirs * OPTIONS_GOAL {
+        over.push(format!("an OPTIONS: {:.2} of Kamailio's CPU, wanted {OPTIONS_GOAL}", ours / theirs));
+    }
+    Ok(())
+}
+
+fn bench() -> Result<bool> {
+    let mut transports = vec!["udp".to_owned(), "tcp".to_owned(), "tls".to_owned()];
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let place = std::env::temp_dir().join(format!("sipbox-bench-{}", std::process::id()));
+    let sipbox = std::env::var_os("SIPBOX").ok_or_else(|| failed("SIPBOX is the binary to measure"))?;
+    let mut plan = Plan {
+        sipbox: sipbox.into(),
+        scenarios: here.join("proxy"),
+        place,
+        workers: 1,
+        runs: 3,
+        cps: 200,
+        seconds: 8,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| failed(format!("{name} wants a value")))?;
+        let number = || value.parse::<u32>().map_err(|_| failed(format!("{name} {value}: no number")));
+        match name.as_str() {
+            "--transport" if value == "all" => {}
+            "--transport" => transports = vec![value],
+            "--workers" => plan.workers = number()?,
+            "--runs" => plan.runs = number()?,
+            "--cps" => plan.cps = number()?,
+            "--seconds" => plan.seconds = number()?,
+            _ => return Err(failed(format!("{name} is not known"))),
+        }
+    }
+    fs::create_dir_all(&plan.place)?;
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=example.com", "-keyout", "key.pem", "-out", "certificate.pem"])
+        .current_dir(&plan.place)
+        .stderr(log(&plan, "openssl.err")?)
+        .status()?;
+    if !made.success() {
+        return Err(failed("openssl made no certificate"));
+    }
+    let mut over = Vec::new();
+    if transports.iter().any(|transport| transport == "udp") {
+        bench_options(&plan, &mut over)?;
+    }
+    for transport in &transports {
+        bench_calls(&plan, transport, &mut over)?;
+    }
+    over.iter().for_each(|line| eprintln!("proxy: {line}"));
+    // What failed is left there to be read.
+    if over.is_empty() {
+        fs::remove_dir_all(&plan.place)?;
+    } else {
+        eprintln!("proxy: logs are in {}", plan.place.display());
+    }
+    Ok(over.is_empty())
+}
+
+fn main() {
+    let done =
+        if std::env::args().nth(1).as_deref() == Some("--floor") { floor().map(|()| true) } else { bench() };
+    match done {
+        Ok(good) => std::process::exit(i32::from(!good)),
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            std::process::exit(70);
+        }
+    }
+}
