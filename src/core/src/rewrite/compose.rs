@@ -17,32 +17,35 @@ const HOST_PRIORITY: u32 = (126 << 24) + (65_535 << 8) + 256;
 
 /// What the relay writes itself, or what would be untrue of its legs.
 fn is_ours(name: &str) -> bool {
-    const NAMES: [&str; 23] = [
-        "mid",
-        "rtpmap",
-        "fmtp",
-        "sendrecv",
-        "sendonly",
-        "recvonly",
-        "inactive",
-        "rtcp",
-        "rtcp-mux",
-        "rtcp-mux-only",
-        "crypto",
-        "key-mgmt",
-        "setup",
-        "fingerprint",
-        "tls-id",
-        "identity",
-        "candidate",
-        "end-of-candidates",
-        "remote-candidates",
-        "ice-ufrag",
-        "ice-pwd",
-        "bundle-only",
-        "ice-lite",
-    ];
-    NAMES.contains(&name) || matches!(name, "ice-options" | "ice-mismatch" | "ice-pacing")
+    matches!(
+        name,
+        "mid"
+            | "rtpmap"
+            | "fmtp"
+            | "sendrecv"
+            | "sendonly"
+            | "recvonly"
+            | "inactive"
+            | "rtcp"
+            | "rtcp-mux"
+            | "rtcp-mux-only"
+            | "crypto"
+            | "key-mgmt"
+            | "setup"
+            | "fingerprint"
+            | "tls-id"
+            | "identity"
+            | "candidate"
+            | "end-of-candidates"
+            | "remote-candidates"
+            | "ice-ufrag"
+            | "ice-pwd"
+            | "bundle-only"
+            | "ice-lite"
+            | "ice-options"
+            | "ice-mismatch"
+            | "ice-pacing"
+    )
 }
 
 /// What only browsers use.
@@ -107,6 +110,13 @@ impl Out {
         self.0.extend_from_slice(b"\r\n");
     }
 
+    /// The name is one of ours; the value, of one line that was read.
+    fn attribute(&mut self, name: &str, value: &str) {
+        for part in ["a=", name, ":", value, "\r\n"] {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
     /// A line as it came.
     fn keep(&mut self, line: &Line<'_>) {
         if line.kind != 0 {
@@ -165,7 +175,7 @@ struct Part<'a, 's> {
     has_connection: bool,
 }
 
-impl Part<'_, '_> {
+impl<'a> Part<'a, '_> {
     fn write(&self, out: &mut Out, input: &Input<'_>, supply: &mut dyn Supply) {
         let Some(m) = self.section.media() else { return };
         let address = self.side.address.filter(|_| !self.told.rejected);
@@ -229,13 +239,17 @@ impl Part<'_, '_> {
     /// rtpmap and fmtp in the order of the m-line; those of formats that it has not, come last.
     fn formats(&self, out: &mut Out, formats: &str) {
         let formats: Vec<&str> = formats.split_ascii_whitespace().collect();
-        let format = |value: &str| value.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+        let of = |name| -> Vec<(&str, &str)> {
+            let format = |value: &'a str| value.split_ascii_whitespace().next().unwrap_or_default();
+            self.section.all(name).map(|value| (format(value), value)).collect()
+        };
+        let (rtpmaps, fmtps) = (of("rtpmap"), of("fmtp"));
         let is_rtp = self.told.profile.is_some();
         for wanted in &formats {
             let mut found = false;
-            for value in self.section.all("rtpmap").filter(|value| format(value) == *wanted) {
+            for (_, value) in rtpmaps.iter().filter(|(format, _)| format == wanted) {
                 found = true;
-                out.line(format_args!("a=rtpmap:{value}"));
+                out.attribute("rtpmap", value);
             }
             let known = wanted.parse().ok().filter(|_| is_rtp && !found).and_then(RtpMap::of_static);
             if let Some(map) = known {
@@ -243,16 +257,16 @@ impl Part<'_, '_> {
                 out.line(format_args!("a=rtpmap:{wanted} {}/{}{channels}", map.encoding, map.clock_rate));
             }
         }
-        for value in self.section.all("rtpmap").filter(|value| !formats.contains(&format(value).as_str())) {
-            out.line(format_args!("a=rtpmap:{value}"));
+        for (_, value) in rtpmaps.iter().filter(|(format, _)| !formats.contains(format)) {
+            out.attribute("rtpmap", value);
         }
         for wanted in &formats {
-            for value in self.section.all("fmtp").filter(|value| format(value) == *wanted) {
-                out.line(format_args!("a=fmtp:{value}"));
+            for (_, value) in fmtps.iter().filter(|(format, _)| format == wanted) {
+                out.attribute("fmtp", value);
             }
         }
-        for value in self.section.all("fmtp").filter(|value| !formats.contains(&format(value).as_str())) {
-            out.line(format_args!("a=fmtp:{value}"));
+        for (_, value) in fmtps.iter().filter(|(format, _)| !formats.contains(format)) {
+            out.attribute("fmtp", value);
         }
     }
 

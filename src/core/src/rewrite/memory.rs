@@ -491,8 +491,9 @@ fn read(sdp: &Sdp<'_>, section: &Section<'_, '_>, input: &Input<'_>) -> Said {
         }
     });
 
+    let rtpmaps: Vec<RtpMap<'_>> = section.rtpmaps().collect();
     let payloads = m.iter().flat_map(|m| m.payload_types()).filter_map(|payload_type| {
-        let map = section.rtpmaps().find(|map| map.payload_type == payload_type);
+        let map = rtpmaps.iter().find(|map| map.payload_type == payload_type).copied();
         let map = map.or_else(|| RtpMap::of_static(payload_type))?;
         Some(PayloadFormat {
             payload_type,

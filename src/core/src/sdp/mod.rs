@@ -80,6 +80,8 @@ pub struct Line<'a> {
     pub value: &'a [u8],
     /// The whole line as it came, with its end.
     pub raw: &'a [u8],
+    /// Read once: everything that looks for an attribute walks over all lines.
+    attribute: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Line<'a> {
@@ -90,11 +92,7 @@ impl<'a> Line<'a> {
 
     /// Name and value of an `a=` line; a flag's value is empty.
     pub fn attribute(&self) -> Option<(&'a str, &'a str)> {
-        if self.kind != b'a' {
-            return None;
-        }
-        let text = self.text()?;
-        Some(text.split_once(':').unwrap_or((text, "")))
+        self.attribute
     }
 }
 
@@ -185,11 +183,21 @@ fn parse_line(raw: &[u8], number: u32, at: usize) -> Result<Line<'_>, ParseError
     }
     match text {
         // Some peers end a body with an empty line.
-        [] => Ok(Line { number, kind: 0, value: text, raw }),
+        [] => Ok(Line { number, kind: 0, value: text, raw, attribute: None }),
         [kind, b'=', value @ ..] if kind.is_ascii_alphabetic() => {
-            Ok(Line { number, kind: *kind, value, raw })
+            let attribute = if *kind == b'a' { attribute(value) } else { None };
+            Ok(Line { number, kind: *kind, value, raw, attribute })
         }
         _ => Err(ParseError { line: number, at, kind: ErrorKind::NotALine }),
+    }
+}
+
+/// Name and value, where they are UTF-8.
+fn attribute(value: &[u8]) -> Option<(&str, &str)> {
+    let text = std::str::from_utf8(value).ok()?;
+    match memchr::memchr(b':', value) {
+        Some(colon) => Some((text.get(..colon)?, text.get(colon + 1..)?)),
+        None => Some((text, "")),
     }
 }
 

@@ -38,7 +38,7 @@ fn every_line_keeps_its_place() {
     assert_eq!(sdp.lines().len(), 25);
     assert_eq!(
         sdp.lines()[6],
-        Line { number: 7, kind: b'y', value: b"what is that", raw: b"y=what is that\r\n" }
+        Line { number: 7, kind: b'y', value: b"what is that", raw: b"y=what is that\r\n", attribute: None }
     );
     let mut out = Vec::new();
     sdp.write(&mut out);
