@@ -88,6 +88,16 @@ fn findings_have_place_reason_and_mend() {
         ["no-ice", "no-rtcp-mux", "no-fingerprint", "no-mid"].iter().all(|code| done.stdout.contains(code))
     );
 
+    // What Firefox alone refuses: nothing of our own rules speaks of it.
+    let made = run(&["--to", "webrtc", "--media-address", "198.51.100.1", "--seed", "1"], PHONE.as_bytes());
+    assert_eq!(run(&["--check"], made.stdout.as_bytes()).code, 0);
+    let done = run(&["--check", "-o", "json"], format!("{}a=rid:1 up\r\n", made.stdout).as_bytes());
+    let found = lines(&done);
+    assert_eq!((done.code, found.len()), (1, 1), "{}", done.stdout);
+    assert_eq!((&found[0]["code"], &found[0]["severity"]), (&json!("firefox"), &json!("error")));
+    assert_eq!(found[0]["line"], json!(made.stdout.lines().count() + 1));
+    assert!(found[0]["what"].as_str().is_some_and(|what| what.contains("direction")), "{}", found[0]);
+
     // In a message the file's line; in a record the record's, and the SDP's.
     let secure = PHONE.replace("RTP/AVP", "RTP/SAVP");
     let done = run(&["--check"], invite(&secure).as_bytes());
