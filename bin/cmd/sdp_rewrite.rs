@@ -15,6 +15,7 @@ mod supply;
 use super::Entry;
 use crate::common::usage;
 use crate::exit::{Code, Failure};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, ValueEnum};
 use filter::Filter;
 use sipbox_core::anonymise::Anonymiser;
@@ -150,6 +151,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(_) if args.anonymise => return Err(usage("-o: --anonymise writes what it reads")),
         Some(_) | None => {}
     }
+    args.means_something(matches)?;
     if args.check {
         return args.check();
     }
@@ -220,7 +222,43 @@ impl Bad {
     }
 }
 
+/// What only rewriting asks for.
+const OF_REWRITING: [&str; 13] = [
+    "ICE",
+    "DTLS",
+    "SDES",
+    "transport-protocol",
+    "rtcp-mux",
+    "flags",
+    "replace",
+    "media-address",
+    "port",
+    "fingerprint",
+    "ufrag",
+    "pwd",
+    "foundation",
+];
+
 impl Args {
+    /// Refuses on the command line what would be ignored; the environment is for all runs, and may say more than this one needs.
+    fn means_something(&self, matches: &ArgMatches) -> Result<(), Failure> {
+        let (mode, more): (_, &[&str]) = match (self.check, self.anonymise, self.pair.is_empty()) {
+            (true, _, _) => ("--check", &["seed"]),
+            (_, true, _) => ("--anonymise", &["to", "answers"]),
+            (_, _, false) => ("--pair", &["to", "answers", "seed", "strict"]),
+            _ if !self.diff.is_empty() => ("--diff", &["to", "answers", "seed", "strict"]),
+            _ => return Ok(()),
+        };
+        let given = |name: &&&str| {
+            let id = name.replace('-', "_").to_ascii_lowercase();
+            matches.value_source(&id) == Some(ValueSource::CommandLine)
+        };
+        match OF_REWRITING.iter().chain(more).find(given) {
+            Some(name) => Err(usage(format!("--{name}: {mode} has no use for it; leave it out"))),
+            None => Ok(()),
+        }
+    }
+
     /// `--check`: as what it is judged is what it would be rewritten to.
     fn check(self) -> Result<(), Failure> {
         let reader = match self.to {

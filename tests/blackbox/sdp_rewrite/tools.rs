@@ -302,6 +302,22 @@ fn many_in_one_stream_and_the_bad_ones_are_named() {
 }
 
 #[test]
+fn no_flag_is_taken_and_ignored() {
+    for args in [
+        &["--check", "--port", "4000"][..],
+        &["--check", "--seed", "1"],
+        &["--anonymise", "--to", "sip"],
+        &["--anonymise", "--ICE", "remove"],
+        &["--pair", "a", "b", "--media-address", "192.0.2.1"],
+        &["--diff", "a", "b", "--seed", "1"],
+    ] {
+        let done = run(args, PHONE.as_bytes());
+        assert_eq!((done.code, done.stdout.as_str()), (64, ""), "{args:?}");
+        assert!(done.stderr.contains(args[args.len() - 2]), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn forms_there_and_back() {
     for name in
         ["1-sip-to-webrtc-offer.in.sdp", "3-webrtc-to-sip-offer.in.sdp", "4-sip-to-webrtc-answer.seed.sdp"]
