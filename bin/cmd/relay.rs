@@ -132,6 +132,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let relay = Relay::new(
         Config {
             fingerprint: Fingerprint { hash: "sha-256".into(), digest: identity.sha256() },
+            fingerprints: ["sha-384", "sha-512"]
+                .into_iter()
+                .filter_map(|hash| Some(Fingerprint { hash: hash.into(), digest: identity.digest(hash)? }))
+                .collect(),
             timeout: Duration::from_secs(flags.timeout),
             silent_timeout: Duration::from_secs(flags.silent_timeout),
             final_timeout: flags.final_timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs),

@@ -30,6 +30,7 @@ impl House {
         .unwrap();
         let config = Config {
             fingerprint: Fingerprint { hash: "sha-256".into(), digest: identity.sha256() },
+            fingerprints: Vec::new(),
             timeout: Duration::from_secs(60),
             silent_timeout: Duration::from_secs(60),
             final_timeout: None,

@@ -126,6 +126,8 @@ pub const STREAM_DIALOGS: usize = 1_024;
 
 // --- Media ---
 
+/// Bytes of a key identifier in each SRTP packet (RFC 4568 §6.1 allows 128; nobody uses so many).
+pub const MKI_BYTES: usize = 32;
 /// Synchronisation sources that one leg may send with; audio has one, video with layers and repair a handful.
 pub const SRTP_SOURCES: usize = 32;
 /// Sources of one leg that are counted one by one; packets of more are forwarded and counted together.
@@ -155,6 +157,8 @@ pub const DTLS_ATTEMPTS: usize = 4;
 pub const RELAY_CALLS: usize = 65_536;
 /// Branches of one call: a forking proxy offers each by itself.
 pub const RELAY_BRANCHES: usize = 32;
+/// Tags of one side of a branch that are known: answers of a fork, of which the last has the media.
+pub const RELAY_TAGS: usize = 8;
 /// Replies that are kept for repeated requests, and their bytes together.
 pub const NG_COOKIES: usize = 16_384;
 pub const NG_COOKIE_BYTES: usize = 32 << 20;

@@ -126,13 +126,18 @@ impl Allocator {
     /// Binds the next free pair.
     pub fn open(&mut self, want: &Want) -> Result<Pair, PortError> {
         let first = self.range.first();
+        let interface = |address| self.interfaces().find(|one| one.address == address);
+        let beside = want.beside.and_then(interface).map(|one| one.name.clone());
         let fits = |pool: &&mut Pool| {
             let family = match want.family {
                 None => true,
                 Some(Family::V4) => pool.interface.address.is_ipv4(),
                 Some(Family::V6) => pool.interface.address.is_ipv6(),
             };
-            family && want.interface.as_ref().is_none_or(|name| pool.interface.name.as_ref() == Some(name))
+            let same = beside.as_ref().is_none_or(|name| *name == pool.interface.name);
+            family
+                && same
+                && want.interface.as_ref().is_none_or(|name| pool.interface.name.as_ref() == Some(name))
         };
         let pool = self.pools.iter_mut().find(fits).ok_or(PortError::NoInterface)?;
         for _ in 0..pool.used.len() {
@@ -248,13 +253,13 @@ mod tests {
     fn wants_are_met_or_refused() {
         let interfaces = vec!["a/127.0.4.1".parse().unwrap(), "b/127.0.4.2!192.0.2.1".parse().unwrap()];
         let mut ports = Allocator::new(interfaces, "31030-31039".parse().unwrap()).unwrap();
-        let want = Want { interface: Some("b".into()), family: Some(Family::V4) };
+        let want = Want { interface: Some("b".into()), family: Some(Family::V4), beside: None };
         let pair = ports.open(&want).unwrap();
         assert_eq!(
             (pair.address.ip().to_string(), pair.advertised.to_string()),
             ("127.0.4.2".into(), "192.0.2.1".into())
         );
-        let want = Want { interface: None, family: Some(Family::V6) };
+        let want = Want { interface: None, family: Some(Family::V6), beside: None };
         assert_eq!(ports.open(&want).unwrap_err(), PortError::NoInterface);
     }
 }

@@ -312,6 +312,12 @@ impl Bridge {
         length: usize,
     ) -> Verdict {
         let Some(datagram) = buffer.get(..length) else { return Verdict::Dropped(DropReason::Malformed) };
+        if component == Component::Rtp
+            && let (Half { leg: Some(leg), .. }, _) = self.halves(side)
+            && leg.plan.opaque
+        {
+            return self.forward_opaque(now, side, from, length);
+        }
         let kind = demux::classify(datagram);
         let rtcp = kind == Kind::Rtcp || component == Component::Rtcp;
         let (half, other) = self.halves(side);
@@ -327,9 +333,8 @@ impl Bridge {
                     Err(reason) => Err(reason),
                 }
             }
-            // ICE and DTLS run on the first component only: their legs multiplex RTCP.
-            (Kind::Stun, Some(leg)) if component == Component::Rtp => leg.handle_stun(now, from, datagram),
-            (Kind::Dtls, Some(leg)) if component == Component::Rtp => leg.handle_dtls(now, from, datagram),
+            (Kind::Stun, Some(leg)) => leg.handle_stun(now, component, from, datagram),
+            (Kind::Dtls, Some(leg)) => leg.handle_dtls(now, component, from, datagram),
             (Kind::Stun | Kind::Dtls, _) => Err(DropReason::Unexpected),
             (Kind::Other, _) => Err(DropReason::Malformed),
         };
@@ -341,6 +346,39 @@ impl Bridge {
             Err(reason) => {
                 let (half, _) = self.halves(side);
                 half.count_drop(reason, rtcp);
+                Verdict::Dropped(reason)
+            }
+        }
+    }
+
+    /// A datagram that nobody looks into: the address that it came from is learned as RTP's would be.
+    fn forward_opaque(&mut self, now: Instant, side: Side, from: SocketAddr, length: usize) -> Verdict {
+        let (half, other) = self.halves(side);
+        let admitted = half.leg.as_mut().map_or(Err(DropReason::Source), |leg| leg.admit_opaque(now, from));
+        let result = admitted.and_then(|learned| {
+            half.rtp.add(now, length);
+            let leg = other.leg.as_ref().ok_or(DropReason::NoDestination)?;
+            let to = leg
+                .destination(Component::Rtp)
+                .filter(|_| leg.plan.opaque)
+                .ok_or(DropReason::NoDestination)?;
+            other.sent.add(now, length);
+            Ok((learned, to))
+        });
+        match result {
+            Ok((learned, to)) => {
+                if let Some(address) = learned {
+                    self.events.push_back(Event::Learned { side, component: Component::Rtp, address });
+                }
+                let side = match side {
+                    Side::Offerer => Side::Answerer,
+                    Side::Answerer => Side::Offerer,
+                };
+                Verdict::Forward { side, component: Component::Rtp, to, length }
+            }
+            Err(reason) => {
+                let (half, _) = self.halves(side);
+                half.count_drop(reason, false);
                 Verdict::Dropped(reason)
             }
         }
@@ -380,7 +418,7 @@ impl Bridge {
         for (side, half) in [(Side::Offerer, &mut self.offerer), (Side::Answerer, &mut self.answerer)] {
             let Some(leg) = &mut half.leg else { continue };
             leg.settle(&self.identity, now, &mut own, &mut self.events);
-            let transmit = |(to, data)| Transmit { side, component: Component::Rtp, to, data };
+            let transmit = |(component, to, data)| Transmit { side, component, to, data };
             self.transmits.extend(own.drain(..).map(transmit));
             self.deadline = self.deadline.into_iter().chain(leg.poll_timeout()).min();
         }
@@ -448,7 +486,8 @@ fn forward(
         streams.rtp(now, header, length, |far| Some(far? + near()?));
     }
     // From here on the packet was good; that the other side does not take it is no fault of this one.
-    let verdict = match pass(other, buffer, length, rtcp) {
+    let index = half.leg.as_ref().and_then(Leg::rtcp_index).filter(|_| rtcp);
+    let verdict = match pass(other, buffer, length, index, rtcp) {
         Ok((component, to, length)) => {
             other.sent.add(now, length);
             let side = match side {
@@ -469,12 +508,15 @@ fn pass(
     other: &mut Half,
     buffer: &mut [u8],
     length: usize,
+    index: Option<u32>,
     rtcp: bool,
 ) -> Result<(Component, SocketAddr, usize), DropReason> {
     let leg = other.leg.as_mut().ok_or(DropReason::NoDestination)?;
     let mut length = length;
     if rtcp {
-        if !leg.plan.feedback {
+        // Under its sender's own key nothing may change: other bytes at the same index would give both away.
+        let as_it_came = index.is_some() && leg.has_shared_keys();
+        if !leg.plan.feedback && !as_it_came {
             length = rtcp::strip_feedback(&mut buffer[..length]);
             if length == 0 {
                 return Err(DropReason::Feedback);
@@ -483,7 +525,7 @@ fn pass(
     } else if !leg.plan.peer_receives {
         return Err(DropReason::Direction);
     }
-    leg.send(buffer, length, rtcp)
+    leg.send(buffer, length, rtcp, index)
 }
 
 /// Round trips and what the peer says it received, from the reports that pass.

@@ -45,6 +45,11 @@ impl Identity {
         Ok(Identity { config: Arc::new(config), certificate: DtlsCertificate { certificate, private_key } })
     }
 
+    /// What `a=fingerprint` shows by this hash; `None`: one that is not known here.
+    pub fn digest(&self, hash: &str) -> Option<Vec<u8>> {
+        digest(hash, &self.certificate.certificate)
+    }
+
     /// What `a=fingerprint:sha-256` shows.
     pub fn sha256(&self) -> Vec<u8> {
         digest("sha-256", &self.certificate.certificate).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! ICE of one leg, around the crate `is`.
 //!
-//! RFC 8445, RFC 7675 (consent), RFC 8838 (candidates may come late). One component: a browser multiplexes RTCP.
+//! RFC 8445, RFC 7675 (consent), RFC 8838 (candidates may come late). Each agent has one component: where RTCP is not
+//! multiplexed, a second one runs on its port, with the same credentials.
 //! In: the [`IcePlan`], STUN datagrams, time. Out: STUN datagrams, the nominated address, and which sources
 //! proved that they know our password.
 //! This file and `dtls` are the listed exceptions of invariant 1: the crate wants a `std::time::Instant`, and draws
@@ -9,6 +10,7 @@
 
 #![allow(clippy::disallowed_types, reason = "the crate's interface; nothing reads a clock here")]
 
+use super::leg::Component;
 use super::plan::{IcePlan, IceRemote};
 use crate::limits::{ICE_CANDIDATES, ICE_SOURCES};
 use crate::time::Instant;
@@ -43,19 +45,31 @@ pub enum Event {
     Disconnected,
 }
 
-/// The agent of one leg knows one component: of each address the first port that was offered is RTP's. A peer that
-/// multiplexes drops component 2 (RFC 8839 §4.2.1.2), and one that does not has no ICE leg here.
-fn component_one(candidates: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> + '_ {
-    let first =
-        |at: usize, address: &SocketAddr| candidates[..at].iter().all(|other| other.ip() != address.ip());
-    let ones = candidates.iter().enumerate().filter(move |(at, address)| first(*at, address));
-    ones.map(|(_, address)| *address).take(ICE_CANDIDATES)
+/// The addresses of this component that are offered.
+fn locals(plan: &IcePlan, component: Component) -> impl Iterator<Item = SocketAddr> + '_ {
+    let list = match component {
+        Component::Rtp => &plan.local_candidates,
+        Component::Rtcp => &plan.local_rtcp,
+    };
+    list.iter().copied().take(ICE_CANDIDATES)
+}
+
+/// The value of an `a=candidate` line as an agent of one component takes it; `None` for one of the other component.
+fn of_component(line: &str, component: Component) -> Option<String> {
+    let (foundation, rest) = line.trim().split_once(' ')?;
+    let (number, rest) = rest.trim_start().split_once(' ')?;
+    let wanted = match component {
+        Component::Rtp => "1",
+        Component::Rtcp => "2",
+    };
+    (number == wanted).then(|| format!("candidate:{foundation} 1 {rest}"))
 }
 
 /// The agent of one leg.
 pub struct Ice {
     agent: IceAgent,
     anchor: Anchor,
+    component: Component,
     plan: IcePlan,
     nominated: Option<SocketAddr>,
     /// Who sent a request or a reply with our password's integrity, the latest last.
@@ -66,12 +80,12 @@ pub struct Ice {
 }
 
 impl Ice {
-    pub fn new(plan: &IcePlan, now: Instant, anchor: Anchor) -> Ice {
+    pub fn new(plan: &IcePlan, component: Component, now: Instant, anchor: Anchor) -> Ice {
         let mut agent =
             IceAgent::new(IceCreds { ufrag: plan.local_ufrag.clone(), pass: plan.local_pwd.clone() });
         agent.set_controlling(plan.controlling);
         agent.set_max_candidate_pairs(ICE_CANDIDATES);
-        for address in component_one(&plan.local_candidates) {
+        for address in locals(plan, component) {
             if let Ok(candidate) = Candidate::host(address, "udp") {
                 agent.add_local_candidate(candidate);
             }
@@ -79,6 +93,7 @@ impl Ice {
         let mut ice = Ice {
             agent,
             anchor,
+            component,
             plan: IcePlan { remote: None, ..plan.clone() },
             nominated: None,
             sources: Vec::new(),
@@ -95,6 +110,7 @@ impl Ice {
     /// Takes what signalling changed. New credentials on either side are a restart (RFC 8445 §9): what was nominated
     /// stays in use until the new pair is.
     pub fn apply(&mut self, plan: &IcePlan, now: Instant) {
+        let known: Vec<SocketAddr> = locals(&self.plan, self.component).collect();
         let local = self.plan.local_ufrag != plan.local_ufrag || self.plan.local_pwd != plan.local_pwd;
         let remote = match (&self.plan.remote, &plan.remote) {
             (Some(old), Some(new)) => old.ufrag != new.ufrag || old.pwd != new.pwd,
@@ -106,14 +122,15 @@ impl Ice {
             self.agent.ice_restart(creds, true);
             self.plan = IcePlan { remote: None, ..plan.clone() };
         }
-        for address in component_one(&plan.local_candidates) {
-            if !self.plan.local_candidates.contains(&address)
+        for address in locals(plan, self.component) {
+            if !known.contains(&address)
                 && let Ok(candidate) = Candidate::host(address, "udp")
             {
                 self.agent.add_local_candidate(candidate);
             }
         }
         self.plan.local_candidates.clone_from(&plan.local_candidates);
+        self.plan.local_rtcp.clone_from(&plan.local_rtcp);
         self.set_remote(now, plan.remote.as_ref());
         self.pump();
     }
@@ -123,7 +140,8 @@ impl Ice {
         let known = self.plan.remote.as_ref().map_or(&[][..], |known| &known.candidates);
         for line in remote.candidates.iter().take(ICE_CANDIDATES).filter(|line| !known.contains(line)) {
             // A name (mDNS) or TCP is no candidate for us: such a peer is found by its own checks.
-            if let Ok(candidate) = Candidate::from_sdp_string(&format!("candidate:{line}"))
+            if let Some(line) = of_component(line, self.component)
+                && let Ok(candidate) = Candidate::from_sdp_string(&line)
                 && candidate.proto() == Protocol::Udp
             {
                 self.agent.add_remote_candidate(candidate);
@@ -142,8 +160,8 @@ impl Ice {
 
     /// A datagram that looks like STUN. False where it is not for this agent, or its integrity fails.
     pub fn handle_packet(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> bool {
-        let same_family = |local: &&SocketAddr| local.is_ipv4() == from.is_ipv4();
-        let Some(local) = self.plan.local_candidates.iter().find(same_family).copied() else {
+        let same_family = |local: &SocketAddr| local.is_ipv4() == from.is_ipv4();
+        let Some(local) = locals(&self.plan, self.component).find(same_family) else {
             return false;
         };
         let Ok(message) = StunMessage::parse(datagram) else { return false };

@@ -7,7 +7,7 @@
 use super::bridge::{DropReason, Event};
 use super::dtls::{Dtls, Identity, NoKeys};
 use super::ice::{self, Anchor, Ice};
-use super::plan::{DtlsRole, Learning, LegPlan, Security, Side};
+use super::plan::{DtlsRole, Learning, LegPlan, SdesPlan, Security, Side};
 use super::srtp::{self, Suite};
 use crate::limits::DTLS_ATTEMPTS;
 use crate::time::Instant;
@@ -128,21 +128,46 @@ struct DtlsState {
     refused: bool,
 }
 
+/// How one of a leg's ports reaches the peer's: where RTCP is not multiplexed, each has ICE and DTLS of its own.
+#[derive(Default)]
+struct Channel {
+    path: Path,
+    ice: Option<Ice>,
+    dtls: Option<DtlsState>,
+    /// What the handshake gave.
+    keys: Option<Keys>,
+}
+
+/// Both directions.
+struct Keys {
+    protect: srtp::Context,
+    unprotect: srtp::Context,
+}
+
+impl Channel {
+    fn nominated(&self) -> Option<SocketAddr> {
+        self.ice.as_ref().and_then(Ice::nominated)
+    }
+
+    fn forget_dtls(&mut self) {
+        self.dtls = None;
+        self.keys = None;
+    }
+}
+
 /// One side of a bridge.
 pub struct Leg {
     side: Side,
     pub(super) plan: LegPlan,
     anchor: Anchor,
-    ice: Option<Ice>,
-    dtls: Option<DtlsState>,
-    protect: Option<srtp::Context>,
-    unprotect: Option<srtp::Context>,
-    rtp: Path,
-    rtcp: Path,
+    rtp: Channel,
+    rtcp: Channel,
+    /// Keys that the SDP gave: the same for both ports.
+    sdes: Option<Keys>,
 }
 
 /// A datagram of our own: STUN or DTLS.
-pub(super) type Own = (SocketAddr, Vec<u8>);
+pub(super) type Own = (Component, SocketAddr, Vec<u8>);
 
 impl Leg {
     pub(super) fn new(side: Side, plan: LegPlan, identity: &Identity, now: Instant, anchor: Anchor) -> Leg {
@@ -156,118 +181,146 @@ impl Leg {
                 ..plan.clone()
             },
             anchor,
-            ice: None,
-            dtls: None,
-            protect: None,
-            unprotect: None,
-            rtp: Path::default(),
-            rtcp: Path::default(),
+            rtp: Channel::default(),
+            rtcp: Channel::default(),
+            sdes: None,
         };
         leg.apply(plan, identity, now);
         leg
+    }
+
+    fn channel(&self, component: Component) -> &Channel {
+        match component {
+            Component::Rtp => &self.rtp,
+            Component::Rtcp => &self.rtcp,
+        }
+    }
+
+    fn channel_mut(&mut self, component: Component) -> &mut Channel {
+        match component {
+            Component::Rtp => &mut self.rtp,
+            Component::Rtcp => &mut self.rtcp,
+        }
+    }
+
+    /// Whether this port has an agent and a handshake of its own. RTCP's has, once the peer's SDP says that it does not
+    /// multiplex: until then nobody has a reason to use it.
+    fn is_used(plan: &LegPlan, component: Component) -> bool {
+        let heard = match (&plan.ice, &plan.security) {
+            (Some(ice), _) => ice.remote.is_some(),
+            (None, Security::Dtls(dtls)) => !dtls.fingerprints.is_empty(),
+            (None, Security::None | Security::Sdes(_)) => true,
+        };
+        component == Component::Rtp || heard && !plan.rtcp_mux
     }
 
     /// Takes what signalling changed, and leaves the rest as it is.
     pub(super) fn apply(&mut self, plan: LegPlan, identity: &Identity, now: Instant) {
         let changed = self.plan != plan;
         let rtcp = if plan.rtcp_mux { plan.remote_rtp } else { plan.remote_rtcp };
-        self.rtp.apply(plan.remote_rtp, changed);
-        self.rtcp.apply(rtcp, changed);
-        match (&mut self.ice, &plan.ice) {
-            (Some(ice), Some(wanted)) => ice.apply(wanted, now),
-            (none, Some(wanted)) => *none = Some(Ice::new(wanted, now, self.anchor)),
-            (some, None) => *some = None,
+        self.rtp.path.apply(plan.remote_rtp, changed);
+        self.rtcp.path.apply(rtcp, changed);
+        let anchor = self.anchor;
+        for component in [Component::Rtp, Component::Rtcp] {
+            let wanted = plan.ice.as_ref().filter(|_| Self::is_used(&plan, component));
+            let channel = self.channel_mut(component);
+            match (&mut channel.ice, wanted) {
+                (Some(ice), Some(wanted)) => ice.apply(wanted, now),
+                (none, Some(wanted)) => *none = Some(Ice::new(wanted, component, now, anchor)),
+                (some, None) => *some = None,
+            }
         }
         match &plan.security {
             Security::None => {
-                self.dtls = None;
-                self.forget_keys();
+                self.sdes = None;
+                self.rtp.forget_dtls();
+                self.rtcp.forget_dtls();
             }
             Security::Sdes(wanted) => {
-                self.dtls = None;
+                self.rtp.forget_dtls();
+                self.rtcp.forget_dtls();
                 if self.plan.security != plan.security {
-                    self.forget_keys();
-                    if let Some(suite) = Suite::from_sdes(&wanted.suite) {
-                        self.protect = srtp::Context::from_concatenated(suite, &wanted.local_key).ok();
-                        self.unprotect = srtp::Context::from_concatenated(suite, &wanted.remote_key).ok();
-                    }
+                    self.sdes = keys_of(wanted);
                 }
             }
             Security::Dtls(wanted) => {
-                if !matches!(self.plan.security, Security::Dtls(_)) {
-                    self.forget_keys();
-                }
+                self.sdes = None;
                 // RFC 8842 §5.5: another role, or another peer, is another association.
                 let others = match &self.plan.security {
                     Security::Dtls(before) => before.fingerprints != wanted.fingerprints,
                     Security::None | Security::Sdes(_) => true,
                 };
-                let keep = self.dtls.as_ref().is_some_and(|dtls| {
-                    dtls.engine.role() == wanted.role
-                        && !(dtls.refused && others)
-                        && (!dtls.engine.is_connected()
-                            || wanted.fingerprints.is_empty()
-                            || dtls.engine.is_peer(&wanted.fingerprints)
-                            || self.protect.is_none())
-                });
-                if !keep {
-                    self.dtls = None;
-                    self.forget_keys();
+                for component in [Component::Rtp, Component::Rtcp] {
+                    let used = Self::is_used(&plan, component);
+                    let channel = self.channel_mut(component);
+                    let keep = channel.dtls.as_ref().is_some_and(|dtls| {
+                        used && dtls.engine.role() == wanted.role
+                            && !(dtls.refused && others)
+                            && (!dtls.engine.is_connected()
+                                || wanted.fingerprints.is_empty()
+                                || dtls.engine.is_peer(&wanted.fingerprints)
+                                || channel.keys.is_none())
+                    });
+                    if !keep {
+                        channel.forget_dtls();
+                    }
                 }
             }
         }
         self.plan = plan;
-        self.start_dtls(identity, now);
-    }
-
-    fn forget_keys(&mut self) {
-        self.protect = None;
-        self.unprotect = None;
+        for component in [Component::Rtp, Component::Rtcp] {
+            self.start_dtls(component, identity, now);
+        }
     }
 
     /// The passive side listens from the start; the active one speaks once it knows where to.
-    fn start_dtls(&mut self, identity: &Identity, now: Instant) {
+    fn start_dtls(&mut self, component: Component, identity: &Identity, now: Instant) {
         let Security::Dtls(wanted) = &self.plan.security else { return };
-        if self.dtls.is_some() {
+        if self.channel(component).dtls.is_some() || !Self::is_used(&self.plan, component) {
             return;
         }
-        let peer = match &self.ice {
+        let channel = self.channel(component);
+        let peer = match &channel.ice {
             Some(ice) => ice.nominated(),
-            None => self.rtp.destination(self.plan.learning),
+            None => channel.path.destination(self.plan.learning),
         };
         if wanted.role == DtlsRole::Active && peer.is_none() {
             return;
         }
         let engine = Dtls::new(identity, wanted.role, now, self.anchor);
-        self.dtls = Some(DtlsState { engine, peer, attempts: 1, refused: false });
+        self.channel_mut(component).dtls = Some(DtlsState { engine, peer, attempts: 1, refused: false });
     }
 
     pub(super) fn handle_stun(
         &mut self,
         now: Instant,
+        component: Component,
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
-        let ice = self.ice.as_mut().ok_or(DropReason::Unexpected)?;
+        let ice = self.channel_mut(component).ice.as_mut().ok_or(DropReason::Unexpected)?;
         if ice.handle_packet(now, from, datagram) { Ok(()) } else { Err(DropReason::Stun) }
     }
 
     pub(super) fn handle_dtls(
         &mut self,
         now: Instant,
+        component: Component,
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
-        match &self.ice {
+        let learning = self.plan.learning;
+        let channel = self.channel_mut(component);
+        match &channel.ice {
             Some(ice) if !ice.is_valid(from) => return Err(DropReason::Source),
             Some(_) => {}
             None => {
-                if self.rtp.admit(now, from, self.plan.learning) == Admission::Refused {
+                if channel.path.admit(now, from, learning) == Admission::Refused {
                     return Err(DropReason::Source);
                 }
             }
         }
-        let dtls = self.dtls.as_mut().ok_or(DropReason::Unexpected)?;
+        let dtls = channel.dtls.as_mut().ok_or(DropReason::Unexpected)?;
         dtls.peer = Some(from);
         if dtls.engine.handle_packet(now, datagram) { Ok(()) } else { Err(DropReason::Dtls) }
     }
@@ -280,36 +333,60 @@ impl Leg {
         own: &mut Vec<Own>,
         events: &mut VecDeque<Event>,
     ) {
-        let side = self.side;
-        if let Some(ice) = &mut self.ice {
-            while let Some(transmit) = ice.poll_transmit() {
-                own.push(transmit);
+        for component in [Component::Rtp, Component::Rtcp] {
+            self.settle_channel(component, identity, now, own, events);
+        }
+    }
+
+    fn settle_channel(
+        &mut self,
+        component: Component,
+        identity: &Identity,
+        now: Instant,
+        own: &mut Vec<Own>,
+        events: &mut VecDeque<Event>,
+    ) {
+        let (side, anchor) = (self.side, self.anchor);
+        // What becomes of a leg is told by its first port.
+        let tells = component == Component::Rtp;
+        if let Some(ice) = &mut self.channel_mut(component).ice {
+            while let Some((to, datagram)) = ice.poll_transmit() {
+                own.push((component, to, datagram));
             }
             while let Some(event) = ice.poll_event() {
-                events.push_back(match event {
-                    ice::Event::Nominated(remote) => Event::IceConnected { side, remote },
-                    ice::Event::Disconnected => Event::IceDisconnected { side },
-                });
+                if tells {
+                    events.push_back(match event {
+                        ice::Event::Nominated(remote) => Event::IceConnected { side, remote },
+                        ice::Event::Disconnected => Event::IceDisconnected { side },
+                    });
+                }
             }
         }
-        self.start_dtls(identity, now);
-        let Security::Dtls(wanted) = &self.plan.security else { return };
-        let Some(dtls) = &mut self.dtls else { return };
-        if let (Some(ice), None) = (&self.ice, dtls.peer) {
-            dtls.peer = ice.nominated();
+        self.start_dtls(component, identity, now);
+        let Leg { plan, rtp, rtcp, .. } = self;
+        let Security::Dtls(wanted) = &plan.security else { return };
+        let channel = match component {
+            Component::Rtp => rtp,
+            Component::Rtcp => rtcp,
+        };
+        let nominated = channel.nominated();
+        let Some(dtls) = &mut channel.dtls else { return };
+        if channel.ice.is_some() && dtls.peer.is_none() {
+            dtls.peer = nominated;
         }
-        let destination = dtls.peer.or_else(|| self.ice.as_ref().and_then(Ice::nominated));
+        let destination = dtls.peer.or(nominated);
         while let Some(datagram) = dtls.engine.poll_transmit() {
             if let Some(destination) = destination {
-                own.push((destination, datagram));
+                own.push((component, destination, datagram));
             }
         }
-        if self.protect.is_none() && !dtls.refused {
+        if channel.keys.is_none() && !dtls.refused {
             match dtls.engine.keys_for(&wanted.fingerprints) {
                 Ok(pair) => {
-                    events.push_back(Event::DtlsConnected { side, suite: pair.protect.suite() });
-                    self.protect = Some(pair.protect);
-                    self.unprotect = Some(pair.unprotect);
+                    if tells {
+                        events.push_back(Event::DtlsConnected { side, suite: pair.protect.suite() });
+                    }
+                    channel.keys = Some(Keys { protect: pair.protect, unprotect: pair.unprotect });
                 }
                 Err(NoKeys::NotYet) => {}
                 Err(NoKeys::Fingerprint) => {
@@ -325,10 +402,10 @@ impl Leg {
         if let Some(reason) = dtls.engine.failure() {
             let attempts = dtls.attempts;
             events.push_back(Event::DtlsFailed { side, reason: reason.into() });
-            if attempts < DTLS_ATTEMPTS && self.protect.is_none() {
+            if attempts < DTLS_ATTEMPTS && channel.keys.is_none() {
                 let peer = dtls.peer;
-                let engine = Dtls::new(identity, wanted.role, now, self.anchor);
-                self.dtls = Some(DtlsState { engine, peer, attempts: attempts + 1, refused: false });
+                let engine = Dtls::new(identity, wanted.role, now, anchor);
+                channel.dtls = Some(DtlsState { engine, peer, attempts: attempts + 1, refused: false });
             } else {
                 dtls.engine.forget_failure();
             }
@@ -336,22 +413,27 @@ impl Leg {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if let Some(ice) = &mut self.ice
-            && ice.poll_timeout().is_some_and(|at| at <= now)
-        {
-            ice.handle_timeout(now);
-        }
-        if let Some(dtls) = &mut self.dtls
-            && dtls.engine.poll_timeout().is_some_and(|at| at <= now)
-        {
-            dtls.engine.handle_timeout(now);
+        for channel in [&mut self.rtp, &mut self.rtcp] {
+            if let Some(ice) = &mut channel.ice
+                && ice.poll_timeout().is_some_and(|at| at <= now)
+            {
+                ice.handle_timeout(now);
+            }
+            if let Some(dtls) = &mut channel.dtls
+                && dtls.engine.poll_timeout().is_some_and(|at| at <= now)
+            {
+                dtls.engine.handle_timeout(now);
+            }
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let ice = self.ice.as_ref().and_then(Ice::poll_timeout);
-        let dtls = self.dtls.as_ref().and_then(|dtls| dtls.engine.poll_timeout());
-        ice.into_iter().chain(dtls).min()
+        let of = |channel: &Channel| {
+            let ice = channel.ice.as_ref().and_then(Ice::poll_timeout);
+            let dtls = channel.dtls.as_ref().and_then(|dtls| dtls.engine.poll_timeout());
+            ice.into_iter().chain(dtls).min()
+        };
+        of(&self.rtp).into_iter().chain(of(&self.rtcp)).min()
     }
 
     /// Checks source and protection of a media packet; gives its length in plain, and an address just learned.
@@ -364,81 +446,120 @@ impl Leg {
         length: usize,
         rtcp: bool,
     ) -> Result<(usize, Option<SocketAddr>), DropReason> {
-        if let Some(ice) = &self.ice
-            && !ice.is_valid(from)
-        {
+        let Leg { plan, rtp: first, rtcp: second, sdes, .. } = self;
+        let channel = match component {
+            Component::Rtp => first,
+            Component::Rtcp => second,
+        };
+        if plan.ice.is_some() && !channel.ice.as_ref().is_some_and(|ice| ice.is_valid(from)) {
             return Err(DropReason::Source);
         }
-        let length = match (&self.plan.security, &mut self.unprotect) {
-            (Security::None, _) => length,
-            (_, None) => return Err(DropReason::NoKeys),
-            (_, Some(context)) => {
-                let result = if rtcp {
-                    context.unprotect_rtcp(buffer, length)
-                } else {
-                    context.unprotect_rtp(buffer, length)
-                };
-                result.map_err(DropReason::from)?
-            }
+        let keys = match &plan.security {
+            Security::None => None,
+            Security::Sdes(_) => Some(sdes.as_mut().ok_or(DropReason::NoKeys)?),
+            Security::Dtls(_) => Some(channel.keys.as_mut().ok_or(DropReason::NoKeys)?),
         };
-        if self.ice.is_some() {
+        let length = match keys {
+            None => length,
+            Some(keys) if rtcp => keys.unprotect.unprotect_rtcp(buffer, length).map_err(DropReason::from)?,
+            Some(keys) => keys.unprotect.unprotect_rtp(buffer, length).map_err(DropReason::from)?,
+        };
+        if plan.ice.is_some() {
             return Ok((length, None));
         }
-        let path = match component {
-            Component::Rtp => &mut self.rtp,
-            Component::Rtcp => &mut self.rtcp,
-        };
-        match path.admit(now, from, self.plan.learning) {
+        match channel.path.admit(now, from, plan.learning) {
             Admission::Known => Ok((length, None)),
             Admission::Learned(address) => Ok((length, Some(address))),
             Admission::Refused => Err(DropReason::Source),
         }
     }
 
-    /// Protects a packet for this side's peer: which port it leaves from, where to, and its length.
+    /// Checks the source of a datagram of no known kind; gives an address that was just learned.
+    pub(super) fn admit_opaque(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+    ) -> Result<Option<SocketAddr>, DropReason> {
+        match self.rtp.path.admit(now, from, self.plan.learning) {
+            Admission::Known => Ok(None),
+            Admission::Learned(address) => Ok(Some(address)),
+            Admission::Refused => Err(DropReason::Source),
+        }
+    }
+
+    /// The index of the SRTCP packet that came last, where keys of the SDP protected it.
+    pub(super) fn rtcp_index(&self) -> Option<u32> {
+        self.sdes.as_ref().map(|keys| keys.unprotect.rtcp_index_seen())
+    }
+
+    /// Its peer gets what the other peer protected, under that one's own keys.
+    pub(super) fn has_shared_keys(&self) -> bool {
+        matches!(&self.plan.security, Security::Sdes(keys) if keys.is_shared)
+    }
+
+    /// Protects a packet for this side's peer: which port it leaves from, where to, and its length. `index` is what the
+    /// sender's own SRTCP had, in case that both legs have his keys.
     pub(super) fn send(
         &mut self,
         buffer: &mut [u8],
         length: usize,
         rtcp: bool,
+        index: Option<u32>,
     ) -> Result<(Component, SocketAddr, usize), DropReason> {
         let component = if rtcp && !self.plan.rtcp_mux { Component::Rtcp } else { Component::Rtp };
         let to = self.destination(component).ok_or(DropReason::NoDestination)?;
-        let length = match (&self.plan.security, &mut self.protect) {
-            (Security::None, _) => length,
-            (_, None) => return Err(DropReason::NoKeys),
-            (_, Some(context)) => {
-                let result = if rtcp {
-                    context.protect_rtcp(buffer, length)
-                } else {
-                    context.protect_rtp(buffer, length)
+        let Leg { plan, rtp: first, rtcp: second, sdes, .. } = self;
+        let (keys, index) = match &plan.security {
+            Security::None => return Ok((component, to, length)),
+            Security::Sdes(keys) => (sdes.as_mut(), index.filter(|_| keys.is_shared)),
+            Security::Dtls(_) => {
+                let channel = match component {
+                    Component::Rtp => first,
+                    Component::Rtcp => second,
                 };
-                result.map_err(DropReason::from)?
+                (channel.keys.as_mut(), None)
             }
         };
-        Ok((component, to, length))
+        let protect = &mut keys.ok_or(DropReason::NoKeys)?.protect;
+        let length = match (rtcp, index) {
+            (false, _) => protect.protect_rtp(buffer, length),
+            (true, Some(index)) => protect.protect_rtcp_as(buffer, length, index),
+            (true, None) => protect.protect_rtcp(buffer, length),
+        };
+        Ok((component, to, length.map_err(DropReason::from)?))
     }
 
     /// Where this side's packets go.
     pub fn destination(&self, component: Component) -> Option<SocketAddr> {
-        if let Some(ice) = &self.ice {
-            return ice.nominated().or_else(|| self.dtls.as_ref().and_then(|dtls| dtls.peer));
+        let component = if self.plan.rtcp_mux { Component::Rtp } else { component };
+        let channel = self.channel(component);
+        if self.plan.ice.is_some() {
+            return channel.nominated().or_else(|| channel.dtls.as_ref().and_then(|dtls| dtls.peer));
         }
-        match component {
-            Component::Rtp => self.rtp.destination(self.plan.learning),
-            Component::Rtcp => self.rtcp.destination(self.plan.learning),
-        }
+        channel.path.destination(self.plan.learning)
     }
 
     /// The SRTP suite in use, if any.
     pub fn suite(&self) -> Option<Suite> {
-        self.protect.as_ref().map(srtp::Context::suite)
+        let keys = self.sdes.as_ref().or(self.rtp.keys.as_ref());
+        keys.map(|keys| keys.protect.suite())
     }
 
     /// Whether a nominated pair is there.
     pub fn ice_connected(&self) -> bool {
-        self.ice.as_ref().is_some_and(|ice| ice.nominated().is_some())
+        self.rtp.nominated().is_some()
     }
+}
+
+/// Both contexts, once both keys are known.
+fn keys_of(plan: &SdesPlan) -> Option<Keys> {
+    let suite = Suite::from_sdes(&plan.suite)?;
+    let context =
+        |key: &[u8], mki: &[u8]| srtp::Context::from_concatenated(suite, key).ok()?.with_mki(mki).ok();
+    Some(Keys {
+        protect: context(&plan.local_key, &plan.local_mki)?,
+        unprotect: context(&plan.remote_key, &plan.remote_mki)?,
+    })
 }
 
 #[cfg(test)]

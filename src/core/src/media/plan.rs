@@ -34,6 +34,8 @@ pub struct LegPlan {
     pub peer_receives: bool,
     /// RTP/AVPF or SAVPF: early feedback is understood (RFC 4585); otherwise it is filtered toward this peer.
     pub feedback: bool,
+    /// No RTP: each datagram of the first port goes across as it is.
+    pub opaque: bool,
     /// Of the peer's own SDP; until it came, what it was offered.
     pub payloads: Vec<PayloadFormat>,
     pub learning: Learning,
@@ -47,8 +49,10 @@ pub struct IcePlan {
     /// None until the peer's SDP came.
     pub remote: Option<IceRemote>,
     pub controlling: bool,
-    /// Candidates that we offered, component 1 first; one of component 2 goes unused: an ICE leg multiplexes RTCP.
+    /// Our candidates for RTP, and for RTCP where that is multiplexed; one of each address family at most.
     pub local_candidates: Vec<SocketAddr>,
+    /// Those for RTCP on a port of its own (component 2); unused where it is multiplexed.
+    pub local_rtcp: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +97,7 @@ pub struct Fingerprint {
     pub digest: Vec<u8>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SdesPlan {
     /// `AES_CM_128_HMAC_SHA1_80` and kin.
     pub suite: String,
@@ -101,6 +105,11 @@ pub struct SdesPlan {
     pub local_key: Vec<u8>,
     /// Key and salt of the peer; empty until its SDP came.
     pub remote_key: Vec<u8>,
+    /// Identifiers of the two keys in each packet; empty: none.
+    pub local_mki: Vec<u8>,
+    pub remote_mki: Vec<u8>,
+    /// `local_key` is the other peer's own, and what he protected leaves as it came.
+    pub is_shared: bool,
 }
 
 /// A payload type's meaning, for clock rates (jitter) and the codec's name (MOS).

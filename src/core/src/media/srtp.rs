@@ -1,15 +1,17 @@
 //! SRTP and SRTCP, in place.
 //!
-//! RFC 3711 (AES counter mode, HMAC-SHA1, key derivation with rate 0, no MKI), RFC 7714 (AEAD AES-GCM).
+//! RFC 3711 (AES in counter and in f8 mode, the null cipher, HMAC-SHA1, key derivation with rate 0, one MKI), RFC 6188 (AES
+//! with 192 and 256 bits), RFC 7714 (AEAD AES-GCM).
 //! In: a buffer with room at its end, and how much of it is the packet. Out: the packet's new length.
 //! A [`Context`] is one direction of one leg: either it protects, or it unprotects.
 //! Not here: where keys come from (`dtls`, or the SDP), and which profile was agreed.
 
+mod cipher;
+
 use super::rtp;
-use crate::limits::SRTP_SOURCES;
-use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit as _, StreamCipherCore};
-use aes::{Aes128, Aes256};
-use hmac::{Hmac, Mac};
+use crate::limits::{MKI_BYTES, SRTP_SOURCES};
+use cipher::Body;
+use hmac::{Hmac, KeyInit as _, Mac};
 use ring::aead;
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
@@ -21,21 +23,47 @@ pub enum Suite {
     AesCm128HmacSha1_32,
     AeadAes128Gcm,
     AeadAes256Gcm,
+    AesCm192HmacSha1_80,
+    AesCm192HmacSha1_32,
+    AesCm256HmacSha1_80,
+    AesCm256HmacSha1_32,
+    F8HmacSha1_80,
+    F8HmacSha1_32,
+    /// Nothing is hidden, everything is authenticated.
+    NullHmacSha1_80,
+    NullHmacSha1_32,
 }
 
-/// The most that protecting adds to a packet: GCM's tag and SRTCP's index.
-pub const OVERHEAD: usize = 20;
+/// The most that protecting adds to a packet: GCM's tag, SRTCP's index, and a key's identifier.
+pub const OVERHEAD: usize = 20 + MKI_BYTES;
 
 impl Suite {
-    /// By its name in `a=crypto` (RFC 4568 §6.2, RFC 7714 §14.2).
+    /// All, as rtpengine orders them in an offer: the strongest first, and those that nobody should take last.
+    pub const ALL: [Suite; 12] = [
+        Suite::AeadAes256Gcm,
+        Suite::AeadAes128Gcm,
+        Suite::AesCm256HmacSha1_80,
+        Suite::AesCm256HmacSha1_32,
+        Suite::AesCm192HmacSha1_80,
+        Suite::AesCm192HmacSha1_32,
+        Suite::AesCm128HmacSha1_80,
+        Suite::AesCm128HmacSha1_32,
+        Suite::F8HmacSha1_80,
+        Suite::F8HmacSha1_32,
+        Suite::NullHmacSha1_80,
+        Suite::NullHmacSha1_32,
+    ];
+
+    /// By its name in `a=crypto` (RFC 4568 §6.2, RFC 6188 §4, RFC 7714 §14.2), and as rtpengine and others write it.
     pub fn from_sdes(name: &str) -> Option<Suite> {
-        Some(match name {
-            "AES_CM_128_HMAC_SHA1_80" => Suite::AesCm128HmacSha1_80,
-            "AES_CM_128_HMAC_SHA1_32" => Suite::AesCm128HmacSha1_32,
-            "AEAD_AES_128_GCM" => Suite::AeadAes128Gcm,
-            "AEAD_AES_256_GCM" => Suite::AeadAes256Gcm,
-            _ => return None,
-        })
+        let name = match name {
+            "AES_CM_256_HMAC_SHA1_80" => "AES_256_CM_HMAC_SHA1_80",
+            "AES_CM_256_HMAC_SHA1_32" => "AES_256_CM_HMAC_SHA1_32",
+            "AES_CM_192_HMAC_SHA1_80" => "AES_192_CM_HMAC_SHA1_80",
+            "AES_CM_192_HMAC_SHA1_32" => "AES_192_CM_HMAC_SHA1_32",
+            other => other,
+        };
+        Suite::ALL.into_iter().find(|suite| suite.name() == name)
     }
 
     /// As `a=crypto` and the replies of ng name it.
@@ -45,38 +73,60 @@ impl Suite {
             Suite::AesCm128HmacSha1_32 => "AES_CM_128_HMAC_SHA1_32",
             Suite::AeadAes128Gcm => "AEAD_AES_128_GCM",
             Suite::AeadAes256Gcm => "AEAD_AES_256_GCM",
+            Suite::AesCm192HmacSha1_80 => "AES_192_CM_HMAC_SHA1_80",
+            Suite::AesCm192HmacSha1_32 => "AES_192_CM_HMAC_SHA1_32",
+            Suite::AesCm256HmacSha1_80 => "AES_256_CM_HMAC_SHA1_80",
+            Suite::AesCm256HmacSha1_32 => "AES_256_CM_HMAC_SHA1_32",
+            Suite::F8HmacSha1_80 => "F8_128_HMAC_SHA1_80",
+            Suite::F8HmacSha1_32 => "F8_128_HMAC_SHA1_32",
+            Suite::NullHmacSha1_80 => "NULL_HMAC_SHA1_80",
+            Suite::NullHmacSha1_32 => "NULL_HMAC_SHA1_32",
         }
     }
 
     pub const fn key_length(self) -> usize {
         match self {
-            Suite::AeadAes256Gcm => 32,
-            _ => 16,
+            Suite::AeadAes256Gcm | Suite::AesCm256HmacSha1_80 | Suite::AesCm256HmacSha1_32 => 32,
+            Suite::AesCm192HmacSha1_80 | Suite::AesCm192HmacSha1_32 => 24,
+            Suite::AesCm128HmacSha1_80 | Suite::AesCm128HmacSha1_32 | Suite::AeadAes128Gcm => 16,
+            Suite::F8HmacSha1_80 | Suite::F8HmacSha1_32 => 16,
+            Suite::NullHmacSha1_80 | Suite::NullHmacSha1_32 => 16,
         }
     }
 
     pub const fn salt_length(self) -> usize {
-        match self {
-            Suite::AesCm128HmacSha1_80 | Suite::AesCm128HmacSha1_32 => 14,
-            Suite::AeadAes128Gcm | Suite::AeadAes256Gcm => 12,
-        }
+        if self.is_aead() { 12 } else { 14 }
+    }
+
+    /// Bytes of key and salt in `inline:`.
+    pub const fn key_and_salt_length(self) -> usize {
+        self.key_length() + self.salt_length()
+    }
+
+    const fn is_aead(self) -> bool {
+        matches!(self, Suite::AeadAes128Gcm | Suite::AeadAes256Gcm)
     }
 
     /// Bytes that an RTP packet grows by.
     pub const fn rtp_tag(self) -> usize {
         match self {
-            Suite::AesCm128HmacSha1_80 => 10,
-            Suite::AesCm128HmacSha1_32 => 4,
+            Suite::AesCm128HmacSha1_80
+            | Suite::AesCm192HmacSha1_80
+            | Suite::AesCm256HmacSha1_80
+            | Suite::F8HmacSha1_80
+            | Suite::NullHmacSha1_80 => 10,
+            Suite::AesCm128HmacSha1_32
+            | Suite::AesCm192HmacSha1_32
+            | Suite::AesCm256HmacSha1_32
+            | Suite::F8HmacSha1_32
+            | Suite::NullHmacSha1_32 => 4,
             Suite::AeadAes128Gcm | Suite::AeadAes256Gcm => 16,
         }
     }
 
-    /// SRTCP's tag keeps 80 bits in the `_32` suite too (RFC 5764 §4.1.2).
+    /// SRTCP's tag keeps 80 bits in the `_32` suites too (RFC 5764 §4.1.2, RFC 4568 §6.2.2).
     const fn rtcp_tag(self) -> usize {
-        match self {
-            Suite::AesCm128HmacSha1_80 | Suite::AesCm128HmacSha1_32 => 10,
-            Suite::AeadAes128Gcm | Suite::AeadAes256Gcm => 16,
-        }
+        if self.is_aead() { 16 } else { 10 }
     }
 }
 
@@ -102,12 +152,13 @@ pub enum Error {
 }
 
 enum Cipher {
-    Cm128(Box<CounterMode>),
+    Hmac(Box<Authenticated>),
     Gcm(Box<aead::LessSafeKey>),
 }
 
-struct CounterMode {
-    aes: Aes128,
+/// A cipher, and HMAC-SHA1 beside it.
+struct Authenticated {
+    body: Body,
     /// Keyed once; cloned for each packet.
     mac: Hmac<Sha1>,
 }
@@ -164,6 +215,10 @@ pub struct Context {
     rtcp_sources: Vec<Source>,
     /// The next SRTCP index that we send; one counter for all our sources keeps it unique for each.
     rtcp_index: u32,
+    /// Of the SRTCP packet that was unprotected last.
+    rtcp_index_seen: u32,
+    /// The key's identifier in each packet (RFC 3711 §3.1); mostly empty.
+    mki: Vec<u8>,
 }
 
 impl Context {
@@ -179,7 +234,51 @@ impl Context {
             rtp_sources: Vec::with_capacity(2),
             rtcp_sources: Vec::with_capacity(2),
             rtcp_index: 0,
+            rtcp_index_seen: 0,
+            mki: Vec::new(),
         })
+    }
+
+    /// The same with a key identifier in each packet; one longer than [`MKI_BYTES`] is refused.
+    pub fn with_mki(mut self, mki: &[u8]) -> Result<Context, Error> {
+        if mki.len() > MKI_BYTES {
+            return Err(Error::Key);
+        }
+        self.mki = mki.to_vec();
+        Ok(self)
+    }
+
+    /// The index of the SRTCP packet that was unprotected last.
+    pub const fn rtcp_index_seen(&self) -> u32 {
+        self.rtcp_index_seen
+    }
+
+    /// Puts the key's identifier before an HMAC's tag, or behind GCM's.
+    fn put_mki(&self, buffer: &mut [u8], end: usize, tag: usize) -> Result<usize, Error> {
+        let length = self.mki.len();
+        if length == 0 {
+            return Ok(end);
+        }
+        let at = if self.suite.is_aead() { end } else { end - tag };
+        let room = buffer.get_mut(at..end + length).ok_or(Error::NoRoom)?;
+        room.copy_within(..end - at, length);
+        room[..length].copy_from_slice(&self.mki);
+        Ok(end + length)
+    }
+
+    /// Takes it out again; the length that is left.
+    fn take_mki(&self, packet: &mut [u8], tag: usize) -> Result<usize, Error> {
+        let length = self.mki.len();
+        if length == 0 {
+            return Ok(packet.len());
+        }
+        let tag = if self.suite.is_aead() { 0 } else { tag };
+        let at = packet.len().checked_sub(tag + length).ok_or(Error::Malformed)?;
+        if packet[at..at + length] != *self.mki {
+            return Err(Error::Authentication);
+        }
+        packet.copy_within(at + length.., at);
+        Ok(packet.len() - length)
     }
 
     /// From key and salt in one piece.
@@ -199,15 +298,14 @@ impl Context {
         let header = buffer.get(..length).and_then(rtp::Header::parse).ok_or(Error::Malformed)?;
         let tag = self.suite.rtp_tag();
         let end = length + tag;
-        if end > buffer.len() {
+        if end + self.mki.len() > buffer.len() {
             return Err(Error::NoRoom);
         }
         let (at, index) = locate(&self.rtp_sources, header.ssrc, header.sequence)?;
         match &self.rtp.cipher {
-            Cipher::Cm128(cm) => {
-                let iv = self.rtp.counter_iv(header.ssrc, index);
-                keystream(&cm.aes, &iv, &mut buffer[header.length..length]);
-                let full = rtp_tag(&cm.mac, &buffer[..length], index);
+            Cipher::Hmac(hmac) => {
+                hmac.body.rtp(&self.rtp.salt, header.ssrc, index, &mut buffer[..length], header.length);
+                let full = rtp_tag(&hmac.mac, &buffer[..length], index);
                 buffer[length..end].copy_from_slice(&full[..tag]);
             }
             Cipher::Gcm(key) => {
@@ -220,12 +318,14 @@ impl Context {
             }
         }
         remember(&mut self.rtp_sources, at, header.ssrc, index);
-        Ok(end)
+        self.put_mki(buffer, end, tag)
     }
 
     /// Checks and decrypts the SRTP packet that is `buffer[..length]`.
     pub fn unprotect_rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Error> {
         let packet = buffer.get_mut(..length).ok_or(Error::Malformed)?;
+        let length = self.take_mki(packet, self.suite.rtp_tag())?;
+        let packet = &mut packet[..length];
         let header = rtp::Header::parse(packet).ok_or(Error::Malformed)?;
         let end = length.checked_sub(self.suite.rtp_tag()).ok_or(Error::Malformed)?;
         if end < header.length {
@@ -233,13 +333,13 @@ impl Context {
         }
         let (at, index) = locate(&self.rtp_sources, header.ssrc, header.sequence)?;
         match &self.rtp.cipher {
-            Cipher::Cm128(cm) => {
+            Cipher::Hmac(hmac) => {
                 let (body, tag) = packet.split_at_mut(end);
-                let full = rtp_tag(&cm.mac, body, index);
+                let full = rtp_tag(&hmac.mac, body, index);
                 if !bool::from(full[..tag.len()].ct_eq(tag)) {
                     return Err(Error::Authentication);
                 }
-                keystream(&cm.aes, &self.rtp.counter_iv(header.ssrc, index), &mut body[header.length..]);
+                hmac.body.rtp(&self.rtp.salt, header.ssrc, index, body, header.length);
             }
             Cipher::Gcm(key) => {
                 let nonce = self.rtp.gcm_rtp_nonce(header.ssrc, index);
@@ -254,23 +354,28 @@ impl Context {
 
     /// Encrypts the RTCP compound that is `buffer[..length]`.
     pub fn protect_rtcp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Error> {
+        self.protect_rtcp_as(buffer, length, self.rtcp_index)
+    }
+
+    /// The same with the index that its sender gave it, under its sender's own key: then the same bytes come out as went
+    /// in, and no index is used twice for different ones.
+    pub fn protect_rtcp_as(&mut self, buffer: &mut [u8], length: usize, index: u32) -> Result<usize, Error> {
         let ssrc = buffer.get(..length).and_then(rtcp_sender).ok_or(Error::Malformed)?;
         let tag = self.suite.rtcp_tag();
         let end = length + 4 + tag;
-        if end > buffer.len() {
+        if end + self.mki.len() > buffer.len() {
             return Err(Error::NoRoom);
         }
-        let index = self.rtcp_index;
         if index >= 1 << 31 {
             return Err(Error::Exhausted);
         }
-        self.rtcp_index += 1;
+        self.rtcp_index = self.rtcp_index.max(index + 1);
         let trailer = (index | 1 << 31).to_be_bytes();
         match &self.rtcp.cipher {
-            Cipher::Cm128(cm) => {
-                keystream(&cm.aes, &self.rtcp.counter_iv(ssrc, index.into()), &mut buffer[8..length]);
+            Cipher::Hmac(hmac) => {
+                hmac.body.rtcp(&self.rtcp.salt, ssrc, index, &mut buffer[..length]);
                 buffer[length..length + 4].copy_from_slice(&trailer);
-                let full = cm.mac.clone().chain_update(&buffer[..length + 4]).finalize().into_bytes();
+                let full = hmac.mac.clone().chain_update(&buffer[..length + 4]).finalize().into_bytes();
                 buffer[length + 4..end].copy_from_slice(&full[..tag]);
             }
             Cipher::Gcm(key) => {
@@ -286,17 +391,19 @@ impl Context {
                 buffer[length + tag..end].copy_from_slice(&trailer);
             }
         }
-        Ok(end)
+        self.put_mki(buffer, end, tag)
     }
 
     /// Checks and decrypts the SRTCP packet that is `buffer[..length]`.
     pub fn unprotect_rtcp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Error> {
         let packet = buffer.get_mut(..length).ok_or(Error::Malformed)?;
-        let ssrc = rtcp_sender(packet).ok_or(Error::Malformed)?;
         let tag = self.suite.rtcp_tag();
+        let length = self.take_mki(packet, tag)?;
+        let packet = &mut packet[..length];
+        let ssrc = rtcp_sender(packet).ok_or(Error::Malformed)?;
         let end = length.checked_sub(4 + tag).filter(|end| *end >= 8).ok_or(Error::Malformed)?;
         let trailer_at = match self.rtcp.cipher {
-            Cipher::Cm128(_) => end,
+            Cipher::Hmac(_) => end,
             Cipher::Gcm(_) => end + tag,
         };
         let trailer =
@@ -313,13 +420,13 @@ impl Context {
             _ => {}
         }
         match &self.rtcp.cipher {
-            Cipher::Cm128(cm) => {
+            Cipher::Hmac(hmac) => {
                 let (body, given) = packet.split_at_mut(end + 4);
-                let full = cm.mac.clone().chain_update(&*body).finalize().into_bytes();
+                let full = hmac.mac.clone().chain_update(&*body).finalize().into_bytes();
                 if !bool::from(full[..tag].ct_eq(given)) {
                     return Err(Error::Authentication);
                 }
-                keystream(&cm.aes, &self.rtcp.counter_iv(ssrc, index.into()), &mut body[8..end]);
+                hmac.body.rtcp(&self.rtcp.salt, ssrc, index, &mut body[..end]);
             }
             Cipher::Gcm(key) => {
                 let aad = gcm_rtcp_aad(packet, trailer);
@@ -332,6 +439,7 @@ impl Context {
             }
         }
         remember(&mut self.rtcp_sources, at, ssrc, index.into());
+        self.rtcp_index_seen = index;
         Ok(end)
     }
 }
@@ -396,41 +504,25 @@ fn rtp_tag(mac: &Hmac<Sha1>, packet: &[u8], index: u64) -> [u8; 20] {
     mac.clone().chain_update(packet).chain_update(roc).finalize().into_bytes().into()
 }
 
-fn keystream<
-    C: BlockCipherEncrypt + aes::cipher::BlockSizeUser<BlockSize = aes::cipher::consts::U16> + Clone,
->(
-    aes: &C,
-    iv: &[u8; 16],
-    data: &mut [u8],
-) {
-    let core = ctr::CtrCore::<C, ctr::flavors::Ctr128BE>::inner_iv_init(aes.clone(), &(*iv).into());
-    core.apply_keystream_partial(data.into());
-}
-
 impl Keys {
     /// RFC 3711 §4.3: labels 0 to 2 for RTP, 3 to 5 for RTCP; RFC 7714 §11 pads GCM's salt.
     fn derive(suite: Suite, key: &[u8], salt: &[u8], base: u8) -> Result<Keys, Error> {
         let mut master_salt = [0; 14];
         master_salt[..salt.len()].copy_from_slice(salt);
+        // The derivation runs in counter mode under the master key, whatever the cipher is (RFC 3711 §4.3.3, RFC 6188 §3).
+        let master = Body::counter(key).ok_or(Error::Key)?;
         let prf = |label: u8, out: &mut [u8]| {
-            let mut iv = [0; 16];
-            iv[..14].copy_from_slice(&master_salt);
-            iv[7] ^= label;
-            match suite {
-                Suite::AeadAes256Gcm => {
-                    keystream(&Aes256::new_from_slice(key).map_err(|_| Error::Key)?, &iv, out);
-                }
-                _ => keystream(&Aes128::new_from_slice(key).map_err(|_| Error::Key)?, &iv, out),
-            }
-            Ok(())
+            let mut salt = master_salt;
+            salt[7] ^= label;
+            master.counter_mode(&salt, 0, 0, out);
         };
         let mut session = [0; 32];
         let session = &mut session[..suite.key_length()];
-        prf(base, session)?;
+        prf(base, session);
         let mut session_salt = [0; 14];
-        prf(base + 2, &mut session_salt[..suite.salt_length()])?;
+        prf(base + 2, &mut session_salt[..suite.salt_length()]);
         let mut authentication = [0; 20];
-        prf(base + 1, &mut authentication)?;
+        prf(base + 1, &mut authentication);
         Keys::from_session(suite, session, session_salt, &authentication)
     }
 
@@ -444,28 +536,23 @@ impl Keys {
             let key = aead::UnboundKey::new(algorithm, key).map_err(|_| Error::Key)?;
             Ok(Cipher::Gcm(Box::new(aead::LessSafeKey::new(key))))
         };
+        let hmac = |body: Option<Body>| {
+            let mac = Hmac::new_from_slice(authentication).map_err(|_| Error::Key)?;
+            Ok(Cipher::Hmac(Box::new(Authenticated { body: body.ok_or(Error::Key)?, mac })))
+        };
         let cipher = match suite {
-            Suite::AesCm128HmacSha1_80 | Suite::AesCm128HmacSha1_32 => Cipher::Cm128(Box::new(CounterMode {
-                aes: Aes128::new_from_slice(key).map_err(|_| Error::Key)?,
-                mac: Hmac::new_from_slice(authentication).map_err(|_| Error::Key)?,
-            })),
+            Suite::AesCm128HmacSha1_80
+            | Suite::AesCm128HmacSha1_32
+            | Suite::AesCm192HmacSha1_80
+            | Suite::AesCm192HmacSha1_32
+            | Suite::AesCm256HmacSha1_80
+            | Suite::AesCm256HmacSha1_32 => hmac(Body::counter(key))?,
+            Suite::F8HmacSha1_80 | Suite::F8HmacSha1_32 => hmac(Body::f8(key, &salt))?,
+            Suite::NullHmacSha1_80 | Suite::NullHmacSha1_32 => hmac(Some(Body::Null))?,
             Suite::AeadAes128Gcm => gcm(&aead::AES_128_GCM)?,
             Suite::AeadAes256Gcm => gcm(&aead::AES_256_GCM)?,
         };
         Ok(Keys { cipher, salt })
-    }
-
-    /// RFC 3711 §4.1.1: salt · 2^16 xor SSRC · 2^64 xor index · 2^16.
-    fn counter_iv(&self, ssrc: u32, index: u64) -> [u8; 16] {
-        let mut iv = [0; 16];
-        iv[..14].copy_from_slice(&self.salt);
-        for (byte, other) in iv[4..8].iter_mut().zip(ssrc.to_be_bytes()) {
-            *byte ^= other;
-        }
-        for (byte, other) in iv[8..14].iter_mut().zip(&index.to_be_bytes()[2..]) {
-            *byte ^= other;
-        }
-        iv
     }
 
     /// RFC 7714 §8.1: 16 zero bits, SSRC, roll-over counter, sequence number; xor salt.

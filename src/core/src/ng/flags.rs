@@ -3,6 +3,9 @@
 //! In: a request's [`Dict`]. Out: [`Flags`]; what is not understood is named in [`Flags::ignored`], so that the relay can say so.
 //! Not here: what they do to an SDP (`rewrite`).
 
+use super::codec::CodecFlags;
+use super::manipulate::Manipulations;
+use super::sdes::SdesFlags;
 use super::{Dict, Value};
 use crate::sdp::{Family, Profile};
 use std::net::IpAddr;
@@ -10,7 +13,7 @@ use std::net::IpAddr;
 /// `ICE`: toward the receiver of the SDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IceFlag {
-    /// As the sender has it.
+    /// As the receiver has it, or, as long as he said nothing, as the sender has it.
     #[default]
     Default,
     /// Whatever the sender has, the receiver gets ICE of ours.
@@ -21,12 +24,14 @@ pub enum IceFlag {
 /// `DTLS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtlsFlag {
-    /// DTLS wherever the profile is a secure one; passive where we may choose.
+    /// DTLS wherever the profile is a secure one; active where we may choose.
     #[default]
     Default,
     Off,
-    /// Passive toward the offerer: what `Default` does too.
+    /// Passive toward the offerer, where he leaves it to us.
     Passive,
+    /// What `Default` does too.
+    Active,
 }
 
 /// `rtcp-mux`: offer, require and demux are about the SDP of an offer, accept and reject about its answer.
@@ -36,25 +41,53 @@ pub struct RtcpMuxFlags {
     pub offer: bool,
     /// The receiver is offered mux, and nothing else.
     pub require: bool,
-    /// The receiver is not offered mux, even where the sender offers it.
+    /// The receiver is not offered mux, even where the sender offers it; the sender's is accepted.
     pub demux: bool,
-    /// The sender's mux is accepted: what happens anyway.
+    /// The sender's mux is accepted, also where the receiver does not take it.
     pub accept: bool,
     /// The sender's mux is not accepted.
     pub reject: bool,
+}
+
+/// `OSRTP`: RTP/AVP with keys beside it (RFC 8643).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OsrtpFlags {
+    /// A plain profile is offered with keys.
+    pub offer: bool,
+    /// The sender's keys are taken, also where the receiver takes none.
+    pub accept: bool,
 }
 
 /// What an `offer` or `answer` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     pub ice: IceFlag,
+    /// Our candidates come with `a=ice-options:trickle`.
+    pub trickle: bool,
     pub dtls: DtlsFlag,
-    pub sdes_off: bool,
-    /// None: as the sender has it.
+    /// The hash of our fingerprint; SHA-256 where nothing is said.
+    pub fingerprint_hash: Option<String>,
+    pub sdes: SdesFlags,
+    pub osrtp: OsrtpFlags,
+    /// None: as the receiver has it, or, as long as he said nothing, as the sender has it.
     pub transport_protocol: Option<Profile>,
+    /// The answerer's profile stands in the answer, whatever was offered.
+    pub accept_transport: bool,
     pub rtcp_mux: RtcpMuxFlags,
     pub replace_origin: bool,
     pub replace_session_connection: bool,
+    /// The o= line's user name stays what it was in this side's first SDP.
+    pub replace_username: bool,
+    /// The same of s=.
+    pub replace_session_name: bool,
+    /// The o= line's version counts what changed for the receiver.
+    pub replace_version: bool,
+    /// All of these of the o= line, and its session's number.
+    pub replace_origin_full: bool,
+    /// The version goes up each time.
+    pub force_version: bool,
+    /// An address of zeros becomes ours, with the direction that it meant.
+    pub replace_zero_address: bool,
     pub address_family: Option<Family>,
     /// Interface names: of the sender's side, and of the receiver's.
     pub direction: Option<(String, String)>,
@@ -70,6 +103,19 @@ pub struct Flags {
     pub strict_source: bool,
     pub no_rtcp_attribute: bool,
     pub full_rtcp_attribute: bool,
+    /// An address of zeros does not turn the direction.
+    pub original_sendrecv: bool,
+    pub codec: CodecFlags,
+    /// Milliseconds of audio in a packet that the receiver is asked for.
+    pub ptime: Option<u32>,
+    /// The same for the sender of an offer, in the answer to it.
+    pub ptime_reverse: Option<u32>,
+    /// Kinds of m-lines that are taken out of an offer: `audio`, `video` …, `other`.
+    pub media_remove: Vec<String>,
+    /// Attributes that are added, removed, substituted.
+    pub manipulations: Manipulations,
+    /// `a=extmap` is taken out: all, or these.
+    pub extmap_strip: Vec<String>,
     /// Ours: what only browsers use is taken out.
     pub strip_browser: bool,
     /// Names, or `name=value`, that were asked for and mean nothing here.
@@ -109,30 +155,47 @@ impl Flags {
             "ICE" => {
                 self.ice = match text() {
                     // All media goes through the relay: to be one candidate among others is no choice of ours.
-                    "force" | "optional" => IceFlag::Force,
+                    "force" | "force-relay" | "optional" => IceFlag::Force,
                     "remove" => IceFlag::Remove,
                     "default" => IceFlag::Default,
-                    other => return Err(format!("ICE={other}: force, remove or default")),
+                    other => {
+                        return Err(format!("ICE={other}: force, force-relay, optional, remove or default"));
+                    }
                 }
             }
             "DTLS" => {
                 self.dtls = match text() {
                     "off" | "no" | "disable" => DtlsFlag::Off,
                     "passive" => DtlsFlag::Passive,
-                    "default" => DtlsFlag::Default,
-                    other => return Err(format!("DTLS={other}: off or passive")),
+                    "active" => DtlsFlag::Active,
+                    "default" | "" => DtlsFlag::Default,
+                    other => return Err(format!("DTLS={other}: off, passive or active")),
                 }
+            }
+            "DTLS-fingerprint" => {
+                let hash = text().to_ascii_lowercase();
+                if !FINGERPRINT_HASHES.contains(&hash.as_str()) {
+                    return Err(format!("DTLS-fingerprint={hash}: {}", FINGERPRINT_HASHES.join(", ")));
+                }
+                self.fingerprint_hash = Some(hash);
             }
             "SDES" => {
                 for word in words(value) {
-                    match word.as_str() {
-                        "off" | "no" | "disable" => self.sdes_off = true,
-                        other => self.ignored.push(format!("SDES={other}")),
+                    if !self.sdes.take(&word) {
+                        self.ignored.push(format!("SDES={word}"));
                     }
                 }
             }
-            // What happens in any case: an answer may have another profile than was asked for.
-            "transport-protocol" if text() == "accept" => {}
+            "OSRTP" => {
+                for word in words(value) {
+                    match word.as_str() {
+                        "offer" | "offer-rfc" => self.osrtp.offer = true,
+                        "accept" | "accept-rfc" => self.osrtp.accept = true,
+                        other => self.ignored.push(format!("OSRTP={other}")),
+                    }
+                }
+            }
+            "transport-protocol" if text() == "accept" => self.accept_transport = true,
             "transport-protocol" => {
                 let profile =
                     Profile::parse(text()).ok_or(format!("transport-protocol={}: no RTP profile", text()))?;
@@ -157,6 +220,12 @@ impl Flags {
                     match word.as_str() {
                         "origin" => self.replace_origin = true,
                         "session-connection" => self.replace_session_connection = true,
+                        "username" => self.replace_username = true,
+                        "session-name" => self.replace_session_name = true,
+                        "SDP-version" | "sdp-version" => self.replace_version = true,
+                        "force-increment-sdp-ver" => self.force_version = true,
+                        "origin-full" => self.replace_origin_full = true,
+                        "zero-address" => self.replace_zero_address = true,
                         other => self.ignored.push(format!("replace={other}")),
                     }
                 }
@@ -195,9 +264,18 @@ impl Flags {
                     Value::Bytes(_) | Value::Int(_) | Value::Dict(_) => text().parse().ok(),
                 }
             }
+            "codec" => self.codec.take_dict(value, &mut self.ignored),
+            "ptime" => self.ptime = milliseconds("ptime", value)?,
+            "ptime-reverse" => self.ptime_reverse = milliseconds("ptime-reverse", value)?,
+            "sdp-media-remove" => self.media_remove = words(value),
+            "sdp-attr" => self.manipulations.take_dict(value, &mut self.ignored),
+            "extmap-strip" => self.extmap_strip = list(value),
             "flags" => {
-                for word in words(value) {
-                    self.take_flag(&word);
+                for word in list(value) {
+                    match word.split_once('=') {
+                        Some((key, value)) if key != "flags" => self.take(key, &Value::from(value))?,
+                        Some(_) | None => self.take_flag(&word)?,
+                    }
                 }
             }
             "sdp" | "command" | "call-id" | "from-tag" | "to-tag" | "via-branch" | "label" => {}
@@ -220,8 +298,9 @@ impl Flags {
         !self.trust_address && (self.sip_source_address || private)
     }
 
-    fn take_flag(&mut self, word: &str) {
-        match word {
+    fn take_flag(&mut self, word: &str) -> Result<(), String> {
+        let plain = word.trim().replace([' ', '_'], "-");
+        match plain.as_str() {
             "generate-mid" => self.generate_mid = true,
             "SIP-source-address" | "sip-source-address" => self.sip_source_address = true,
             "trust-address" => self.trust_address = true,
@@ -231,10 +310,66 @@ impl Flags {
             "no-rtcp-attribute" => self.no_rtcp_attribute = true,
             "full-rtcp-attribute" => self.full_rtcp_attribute = true,
             "strip-browser" => self.strip_browser = true,
-            // What happens here in any case: directions are never turned.
-            "original-sendrecv" => {}
-            other => self.ignored.push(other.to_owned()),
+            "original-sendrecv" => self.original_sendrecv = true,
+            "trickle-ICE" | "trickle-ice" => self.trickle = true,
+            "strip-extmap" => self.extmap_strip = vec!["all".to_owned()],
+            "allow-asymmetric-codecs" | "asymmetric-codecs" => self.codec.asymmetric = true,
+            "single-codec" => self.codec.single = true,
+            "force-increment-sdp-ver" => self.force_version = true,
+            // What it takes to talk to a browser.
+            "WebRTC" | "webrtc" => {
+                self.transport_protocol = Some(Profile::DtlsSavpf);
+                self.ice = IceFlag::Force;
+                self.trickle = true;
+                self.rtcp_mux.offer = true;
+                self.rtcp_mux.require = true;
+                self.no_rtcp_attribute = true;
+                self.sdes.off = true;
+                self.generate_mid = true;
+            }
+            other => {
+                // The flat forms of what are dictionaries otherwise: `codec-strip-PCMU`, `replace-origin`, `SDES-off` …
+                let prefixed =
+                    ["codec", "replace", "SDES", "rtcp-mux", "OSRTP", "ICE"].into_iter().find_map(|key| {
+                        let rest = other.strip_prefix(key)?.strip_prefix('-')?;
+                        Some((key, rest))
+                    });
+                match prefixed {
+                    Some(("codec", rest)) if self.codec.take_flag(rest) => {}
+                    Some(("codec", _)) | None => self.ignored.push(plain),
+                    Some((key, rest)) => self.take(key, &Value::from(rest))?,
+                }
+            }
         }
+        Ok(())
+    }
+}
+
+/// Hashes that our fingerprint can be shown in (RFC 8122 §5); SHA-1 is none of them.
+const FINGERPRINT_HASHES: [&str; 3] = ["sha-256", "sha-384", "sha-512"];
+
+fn milliseconds(name: &str, value: &Value) -> Result<Option<u32>, String> {
+    match value.as_int() {
+        Some(0) => Ok(None),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) if number <= 1000 => Ok(Some(number)),
+            _ => Err(format!("{name}={number}: milliseconds, at most 1000")),
+        },
+        None => Err(format!("{name}: no number")),
+    }
+}
+
+/// The texts of a list, or of a string's words, as they stand.
+pub(super) fn list(value: &Value) -> Vec<String> {
+    match value {
+        Value::List(list) => {
+            list.iter().filter_map(Value::as_str).map(|text| text.trim().to_owned()).collect()
+        }
+        Value::Bytes(_) => {
+            let text = value.as_str().unwrap_or_default();
+            text.split([' ', ',', ';']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
+        Value::Int(_) | Value::Dict(_) => Vec::new(),
     }
 }
 
@@ -254,7 +389,7 @@ mod tests {
         let expected = Flags {
             ice: IceFlag::Force,
             dtls: DtlsFlag::Passive,
-            sdes_off: true,
+            sdes: SdesFlags { off: true, ..SdesFlags::default() },
             transport_protocol: Some(Profile::Savpf),
             rtcp_mux: RtcpMuxFlags { offer: true, ..RtcpMuxFlags::default() },
             replace_origin: true,
@@ -270,12 +405,12 @@ mod tests {
     fn words_may_be_one_string_and_blanks_are_hyphens() {
         let request = Dict::new()
             .with("flags", "trust-address strict_source,no-such-thing")
-            .with("replace", ["session connection", "username"])
+            .with("replace", ["session connection", "hat"])
             .with("rtcp mux", "demux")
             .with("record call", "yes");
         let flags = Flags::parse(&request).unwrap();
         assert!(flags.strict_source && flags.replace_session_connection && flags.rtcp_mux.demux);
-        assert_eq!(flags.ignored, ["no-such-thing", "replace=username", "record-call"]);
+        assert_eq!(flags.ignored, ["no-such-thing", "replace=hat", "record-call"]);
     }
 
     #[test]

@@ -6,11 +6,17 @@
 //! Not here: what a command does (`relay`), how flags change an SDP (`rewrite`), sockets and retransmission (`sipbox-io`).
 
 mod bencode;
+mod codec;
 mod flags;
 mod json;
+mod manipulate;
+mod sdes;
 mod value;
 
-pub use flags::{DtlsFlag, Flags, IceFlag, RtcpMuxFlags, words};
+pub use codec::CodecFlags;
+pub use flags::{DtlsFlag, Flags, IceFlag, OsrtpFlags, RtcpMuxFlags, words};
+pub use manipulate::{Manipulations, Rules};
+pub use sdes::SdesFlags;
 pub use value::{Dict, Value};
 
 use std::fmt;

@@ -20,6 +20,8 @@ const PWD: usize = 26;
 /// What all calls of a process share.
 pub(super) struct Common {
     pub fingerprint: Fingerprint,
+    /// The same certificate by other hashes.
+    pub fingerprints: Vec<Fingerprint>,
     pub foundation: String,
     pub rng: Rng,
     pub next_bridge: u64,
@@ -31,6 +33,9 @@ pub(super) struct Slot {
     pub bridge: BridgeId,
     pub offerer: Option<Ports>,
     pub answerer: Option<Ports>,
+    /// Of the other address family, for ICE.
+    pub more_offerer: Option<Ports>,
+    pub more_answerer: Option<Ports>,
 }
 
 impl Slot {
@@ -47,8 +52,31 @@ impl Slot {
 pub(super) struct Party {
     /// Empty: not known yet.
     pub tag: String,
+    /// Tags that a fork answered with before this one; the last [`RELAY_TAGS`](crate::limits::RELAY_TAGS).
+    pub former: Vec<String>,
     pub label: Option<String>,
     pub created: Instant,
+}
+
+impl Party {
+    pub fn has(&self, tag: &str) -> bool {
+        !tag.is_empty() && (self.tag == tag || self.former.iter().any(|former| former == tag))
+    }
+
+    /// Takes another tag; the one before is still found.
+    pub fn rename(&mut self, tag: &str) {
+        if self.tag == tag {
+            return;
+        }
+        self.former.retain(|former| former != tag);
+        let before = std::mem::replace(&mut self.tag, tag.to_owned());
+        if !before.is_empty() {
+            if self.former.len() >= crate::limits::RELAY_TAGS {
+                self.former.remove(0);
+            }
+            self.former.push(before);
+        }
+    }
 }
 
 /// What one offer, and whatever answered it, set up.
@@ -81,11 +109,11 @@ impl Branch {
         }
     }
 
-    /// The side that has this tag.
+    /// The side that has this tag, or had it before.
     pub fn side_of(&self, tag: &str) -> Option<Side> {
         if self.offerer.tag == tag {
             Some(Side::Offerer)
-        } else if self.answerer.tag == tag && !tag.is_empty() {
+        } else if self.answerer.has(tag) {
             Some(Side::Answerer)
         } else {
             None
@@ -143,25 +171,33 @@ struct FromEngine<'a> {
     engine: &'a mut dyn Engine,
 }
 
-impl Supply for FromEngine<'_> {
-    fn ports(&mut self, media: usize, side: Side, want: &Want) -> Result<Address, String> {
+impl FromEngine<'_> {
+    fn slot(&mut self, media: usize) -> Option<&mut Slot> {
         if self.slots.len() <= media {
             self.slots.resize(media + 1, None);
         }
-        let Some(place) = self.slots.get_mut(media) else { return Err("no such m-line".to_owned()) };
-        let slot = place.get_or_insert_with(|| {
+        let place = self.slots.get_mut(media)?;
+        Some(place.get_or_insert_with(|| {
             self.common.next_bridge += 1;
-            Slot { bridge: BridgeId(self.common.next_bridge), offerer: None, answerer: None }
-        });
+            let bridge = BridgeId(self.common.next_bridge);
+            Slot { bridge, offerer: None, answerer: None, more_offerer: None, more_answerer: None }
+        }))
+    }
+}
+
+impl Supply for FromEngine<'_> {
+    fn ports(&mut self, media: usize, side: Side, want: &Want) -> Result<Address, String> {
+        let slot = self.slot(media).ok_or("no such m-line")?;
         let known = match side {
-            Side::Offerer => &mut slot.offerer,
-            Side::Answerer => &mut slot.answerer,
+            Side::Offerer => slot.offerer,
+            Side::Answerer => slot.answerer,
         };
         // Opened for an SDP that was refused then: still ours.
         let ports = match known {
-            Some(ports) => *ports,
+            Some(ports) => ports,
             None => {
-                let opened = self.engine.open(slot.bridge, side, want).map_err(|error| match error {
+                let bridge = slot.bridge;
+                let opened = self.engine.open(bridge, side, want).map_err(|error| match error {
                     PortError::Exhausted => "the range is exhausted".to_owned(),
                     PortError::NoInterface => match (&want.interface, want.family) {
                         (Some(name), _) => format!("no interface {name}"),
@@ -169,10 +205,38 @@ impl Supply for FromEngine<'_> {
                         (None, Some(Family::V4) | None) => "no IPv4 interface".to_owned(),
                     },
                 })?;
-                *known.insert(opened)
+                if let Some(slot) = self.slot(media) {
+                    match side {
+                        Side::Offerer => slot.offerer = Some(opened),
+                        Side::Answerer => slot.answerer = Some(opened),
+                    }
+                }
+                opened
             }
         };
         Ok(Address { advertised: ports.advertised, rtp: ports.rtp, rtcp: ports.rtcp })
+    }
+
+    fn more_ports(&mut self, media: usize, side: Side, want: &Want) -> Option<Address> {
+        let slot = self.slot(media)?;
+        let known = match side {
+            Side::Offerer => slot.more_offerer,
+            Side::Answerer => slot.more_answerer,
+        };
+        let ports = match known {
+            Some(ports) => ports,
+            None => {
+                let bridge = slot.bridge;
+                let opened = self.engine.open(bridge, side, want).ok()?;
+                let slot = self.slot(media)?;
+                match side {
+                    Side::Offerer => slot.more_offerer = Some(opened),
+                    Side::Answerer => slot.more_answerer = Some(opened),
+                }
+                opened
+            }
+        };
+        Some(Address { advertised: ports.advertised, rtp: ports.rtp, rtcp: ports.rtcp })
     }
 
     fn ice(&mut self) -> (String, String) {
@@ -185,6 +249,11 @@ impl Supply for FromEngine<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         self.common.fingerprint.clone()
+    }
+
+    fn fingerprint_by(&self, hash: &str) -> Option<Fingerprint> {
+        let known = || self.common.fingerprints.iter().find(|one| one.hash == hash).cloned();
+        known().or_else(|| Some(self.fingerprint()).filter(|one| one.hash == hash))
     }
 
     fn sdes_key(&mut self) -> Vec<u8> {
@@ -224,7 +293,14 @@ impl Call {
             let same = |b: &Branch| b.via_branch.as_deref() == via_branch && b.offerer.tag == from;
             // Without a to-tag it is the first offer again, whether or not somebody answered it by now.
             let open = |b: &Branch| to.is_empty() || b.answerer.tag.is_empty();
-            self.branches.iter().position(|b| same(b) && open(b)).map(|at| (at, Side::Offerer))
+            let first =
+                || self.branches.iter().position(|b| same(b) && open(b)).map(|at| (at, Side::Offerer));
+            // The other side's offer by its tag alone.
+            let back = || {
+                let at = self.branches.iter().position(|b| to.is_empty() && b.answerer.has(from))?;
+                Some((at, Side::Answerer))
+            };
+            first().or_else(back)
         })
     }
 
@@ -238,9 +314,11 @@ impl Call {
                 .position(|b| b.via_branch.as_deref() == via_branch && b.offerer.tag == from)?;
             Some((at, Side::Offerer))
         };
-        // A call that does not fork may do without branches.
+        // A call may fork without branches: another tag answers the same offer.
         let only = || {
-            let at = self.branches.iter().position(|b| b.offerer.tag == from && b.answerer.tag.is_empty())?;
+            let open = |b: &Branch| b.offerer.tag == from && b.answerer.tag.is_empty();
+            let forked = |b: &Branch| b.offerer.tag == from && via_branch.is_none() && b.via_branch.is_none();
+            let at = self.branches.iter().position(open).or_else(|| self.branches.iter().position(forked))?;
             Some((at, Side::Offerer))
         };
         self.of_tags(from, to).or_else(of_branch).or_else(only)
@@ -253,7 +331,7 @@ impl Call {
         self.branches.iter().enumerate().find_map(|(at, branch)| {
             let side = branch.side_of(from)?;
             let other = rewrite::other(side);
-            (branch.party(other).tag == to).then_some((at, side))
+            branch.party(other).has(to).then_some((at, side))
         })
     }
 

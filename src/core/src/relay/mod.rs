@@ -45,6 +45,8 @@ pub struct Config {
     pub learning: Learning,
     /// Of the certificate that all DTLS legs show.
     pub fingerprint: Fingerprint,
+    /// The same by other hashes, for who asks for them (ng `DTLS-fingerprint`).
+    pub fingerprints: Vec<Fingerprint>,
 }
 
 /// Something that happened: the event for the log, and its line for `--events`, which may hold more.
@@ -93,7 +95,13 @@ pub struct Relay {
 impl Relay {
     pub fn new(config: Config, mut rng: Rng) -> Self {
         let foundation = rng.token(16);
-        let common = Common { fingerprint: config.fingerprint.clone(), foundation, rng, next_bridge: 0 };
+        let common = Common {
+            fingerprint: config.fingerprint.clone(),
+            fingerprints: config.fingerprints.clone(),
+            foundation,
+            rng,
+            next_bridge: 0,
+        };
         Relay {
             config,
             common,
@@ -252,7 +260,7 @@ impl Relay {
                 }
                 // A fork further on may answer one branch with several tags: the last one has the media.
                 if kind == Kind::Answer && !to.is_empty() {
-                    party.tag = to.to_owned();
+                    party.rename(to);
                 }
                 call.last_signal = now;
                 let latest = self.config.final_timeout.map(|allowed| call.created + allowed);

@@ -10,7 +10,7 @@ use crate::media::plan::{DtlsRole, Learning, Side};
 use crate::media::stats::{Sample, StreamStats};
 use crate::mos::{Codec, Delay, EModel, LegacySample, Model, Score, fraction_lost_percent};
 use crate::ng::{Dict, Value};
-use crate::rewrite::{SecurityTold, other};
+use crate::rewrite::{Security, other};
 use crate::time::Instant;
 use std::net::SocketAddr;
 
@@ -229,8 +229,8 @@ fn media_entry(
     let live = told.is_some_and(|told| !told.rejected);
     let mux = told.is_some_and(|told| told.mux) && said.is_some_and(|said| said.mux);
     let ice = told.is_some_and(|told| told.ice) && said.is_none_or(|said| said.ice.is_some());
-    let dtls = matches!(told.map(|told| &told.security), Some(SecurityTold::Dtls { .. }));
-    let sdes = matches!(told.map(|told| &told.security), Some(SecurityTold::Sdes { .. }));
+    let dtls = memory.security() == Security::Dtls;
+    let sdes = memory.security() == Security::Sdes;
 
     let mut streams = Vec::new();
     if let (Some(ports), Some(stats)) = (ports, stats) {

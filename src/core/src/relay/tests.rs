@@ -15,6 +15,8 @@ struct List {
     closed: Vec<BridgeId>,
     stats: BTreeMap<BridgeId, BridgeStats>,
     full: bool,
+    /// There is an IPv6 interface too.
+    v6: bool,
 }
 
 impl Engine for List {
@@ -25,14 +27,17 @@ impl Engine for List {
         if want.interface.as_deref().is_some_and(|name| name != "lan") {
             return Err(PortError::NoInterface);
         }
+        let v6 = want.family == Some(Family::V6);
+        if v6 && !self.v6 {
+            return Err(PortError::NoInterface);
+        }
         let port = 10_000 + self.next;
         self.next += 2;
-        let address = |port| format!("10.0.0.1:{port}").parse().unwrap();
-        let ports = Ports {
-            rtp: address(port),
-            rtcp: address(port + 1),
-            advertised: "198.51.100.1".parse().unwrap(),
-        };
+        let (host, advertised) =
+            if v6 { ("[2001:db8::1]", "2001:db8::1") } else { ("10.0.0.1", "198.51.100.1") };
+        let address = |port| format!("{host}:{port}").parse().unwrap();
+        let ports =
+            Ports { rtp: address(port), rtcp: address(port + 1), advertised: advertised.parse().unwrap() };
         self.open.push((bridge, side, ports));
         Ok(ports)
     }
@@ -84,6 +89,7 @@ impl Case {
             sip_source: false,
             learning: Learning::Immediate,
             fingerprint,
+            fingerprints: Vec::new(),
         };
         Case { relay: Relay::new(config, Rng::from_seed(7)), engine: List::default(), now: T0, cookie: 0 }
     }
@@ -146,6 +152,47 @@ fn call(case: &mut Case) -> (String, String) {
         "{offer:?} {answer:?}"
     );
     (offer.get_str("sdp").unwrap().to_owned(), answer.get_str("sdp").unwrap().to_owned())
+}
+
+/// A leg with ICE has ports of both families, and all of them are closed.
+#[test]
+fn a_browser_gets_candidates_of_both_families() {
+    let mut case = Case::new();
+    case.engine.v6 = true;
+    let (offer, _) = call(&mut case);
+    for candidate in [
+        " 1 UDP 2130706431 198.51.100.1 10000 typ host",
+        " 1 UDP 2130706175 2001:db8::1 10002 typ host",
+        " 2 UDP 2130706430 198.51.100.1 10001 typ host",
+        " 2 UDP 2130706174 2001:db8::1 10003 typ host",
+    ] {
+        assert!(offer.contains(candidate), "{candidate}: {offer}");
+    }
+    let ice = case.engine.plans[1].2.ice.as_ref().unwrap();
+    let expected: Vec<SocketAddr> =
+        vec!["10.0.0.1:10000".parse().unwrap(), "[2001:db8::1]:10002".parse().unwrap()];
+    assert_eq!(ice.local_candidates, expected);
+    assert_eq!(case.engine.open.len(), 3);
+    case.ask(&request("delete", "alice", "bob"));
+    assert!(case.engine.open.is_empty());
+}
+
+/// Two phones behind one branch answer one after the other: the last has the media, and both are known later.
+#[test]
+fn another_tag_answers_the_same_offer() {
+    let mut case = Case::new();
+    case.ask(&request("offer", "alice", "").with("sdp", PHONE));
+    for (tag, from, to) in [("bob", "alice", "bob"), ("carol", "alice", "carol")] {
+        let answer = case.ask(&request("answer", from, to).with("sdp", PHONE));
+        assert_eq!(answer.get_str("result"), Some("ok"), "{tag}: {answer:?}");
+    }
+    let open = case.engine.open.len();
+    for (from, to) in [("carol", "alice"), ("bob", "alice"), ("carol", "")] {
+        let back = case.ask(&request("offer", from, to).with("sdp", PHONE));
+        assert_eq!(back.get_str("result"), Some("ok"), "{from}: {back:?}");
+    }
+    assert_eq!(case.engine.open.len(), open, "the same call");
+    assert_eq!(case.relay.call_count(), 1);
 }
 
 #[test]

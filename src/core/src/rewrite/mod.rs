@@ -1,17 +1,36 @@
 //! One SDP in, the SDP for the other side out, and what must be opened for it. `relay` and `sdp-rewrite` both call [`rewrite`].
 //!
 //! RFC 3264 (offer and answer), 5763/8842 (DTLS roles), 8839 (ICE), 5761 (rtcp-mux), 8858, 3605, 4568, 8843 (BUNDLE is not taken).
+//! One file a family of flags: `address codecs dtls ice keys mux origin profile lines manipulate browser`; `said` reads what
+//! a side says, `offer` and `answer` decide what the other is told, `memory` keeps both, `compose` writes, `plan` opens.
 //! In: an SDP, who sent it, the ng flags, and the [`Memory`] of what was said before in this dialog. Out: the new text, and
 //! for each m-line the plans of the legs that changed. Each leg is negotiated by itself: what one side can't, is ours to bridge.
 //! Not here: ports and secrets (they come from a [`Supply`]), calls and tags (`relay`), packets (`media`).
 
+mod address;
+mod answer;
+mod browser;
+mod codecs;
 mod compose;
+mod dtls;
+mod ice;
+mod keys;
+mod lines;
+mod manipulate;
 mod memory;
+mod mux;
+mod offer;
+mod origin;
 mod plan;
+mod profile;
+mod said;
 #[cfg(test)]
 mod tests;
 
-pub use memory::{Memory, Said, SecurityTold, Told};
+pub use browser::Cut;
+pub use keys::SdesTold;
+pub use memory::{Memory, Security, SecurityTold, SideMemory, Told};
+pub use said::Said;
 
 use crate::media::plan::{LegPlan, Side};
 use crate::ng::Flags;
@@ -34,6 +53,8 @@ pub struct Want {
     pub family: Option<Family>,
     /// The NAME of an `--interface NAME/ADDRESS` (ng `direction`); `None`: the first one.
     pub interface: Option<String>,
+    /// An interface that has the same name as the one with this address: for a candidate of the other family.
+    pub beside: Option<IpAddr>,
 }
 
 /// The relay's own ports of one leg.
@@ -50,14 +71,32 @@ pub struct Address {
 pub trait Supply {
     /// `Err` says why there are none.
     fn ports(&mut self, media: usize, side: Side, want: &Want) -> Result<Address, String>;
+    /// Ports of the other address family beside those, for ICE; `None` where there are none.
+    fn more_ports(&mut self, media: usize, side: Side, want: &Want) -> Option<Address> {
+        let _ = (media, side, want);
+        None
+    }
     /// Ufrag and password of a leg (RFC 8839 §5.4).
     fn ice(&mut self) -> (String, String);
     /// The foundation of all host candidates of one call's leg (RFC 8445 §5.1.1.3).
     fn foundation(&mut self) -> String;
     /// Of the one certificate that all legs show.
     fn fingerprint(&self) -> Fingerprint;
-    /// Key and salt for SDES: 30 bytes.
+    /// The same by another hash; `None`: it cannot be had.
+    fn fingerprint_by(&self, hash: &str) -> Option<Fingerprint> {
+        Some(self.fingerprint()).filter(|fingerprint| fingerprint.hash == hash)
+    }
+    /// 30 secret bytes: key and salt for SDES.
     fn sdes_key(&mut self) -> Vec<u8>;
+    /// As many secret bytes as a suite wants.
+    fn secret(&mut self, length: usize) -> Vec<u8> {
+        let mut secret = self.sdes_key();
+        while secret.len() < length {
+            secret.extend(self.sdes_key());
+        }
+        secret.truncate(length);
+        secret
+    }
 }
 
 /// Why an SDP is not rewritten; the proxy answers 488.
@@ -69,8 +108,6 @@ pub enum Refusal {
     MoreMedia { offered: usize },
     /// DTLS-SRTP without a fingerprint to check the peer by (RFC 5763 §5).
     NoFingerprint { media: usize },
-    /// A DTLS leg that does not multiplex RTP and RTCP: the relay has one component a leg.
-    NoMux { media: usize },
     /// A secure profile, and nothing that both can agree keys with.
     NoKeys { media: usize },
     /// The relay has no ports.
@@ -85,7 +122,6 @@ impl fmt::Display for Refusal {
                 write!(f, "the answer has more than the {offered} m-lines of its offer")
             }
             Refusal::NoFingerprint { media } => write!(f, "m-line {}: DTLS without a fingerprint", media + 1),
-            Refusal::NoMux { media } => write!(f, "m-line {}: DTLS without rtcp-mux", media + 1),
             Refusal::NoKeys { media } => {
                 write!(
                     f,
@@ -123,8 +159,10 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rewritten {
     pub sdp: Vec<u8>,
-    /// One for each m-line.
+    /// One for each m-line of the dialog.
     pub media: Vec<Outcome>,
+    /// What `strip-browser` took out.
+    pub cut: Vec<Cut>,
 }
 
 pub(crate) const fn other(side: Side) -> Side {
@@ -142,27 +180,36 @@ pub fn rewrite(
 ) -> Result<Rewritten, Refusal> {
     let sdp = Sdp::parse(input.sdp).map_err(Refusal::Sdp)?;
     let mut next = memory.clone();
-    let known = next.media.len();
-    if input.kind == Kind::Answer && known > 0 && sdp.media_count() > known {
+    // The sender's m-lines are those that he was told of; what was taken out for him keeps its place here.
+    let mut places = next.places(input.sender);
+    let known = places.len();
+    if input.kind == Kind::Answer && !next.media.is_empty() && sdp.media_count() > known {
         return Err(Refusal::MoreMedia { offered: known });
     }
-    next.media.resize_with(known.max(sdp.media_count()), MediaMemory::default);
+    while places.len() < sdp.media_count() {
+        places.push(next.media.len());
+        next.media.push(MediaMemory::default());
+    }
+    places.truncate(sdp.media_count());
 
-    let mut media = Vec::with_capacity(next.media.len());
-    for (index, section) in sdp.medias().enumerate() {
-        let Some(slot) = next.media.get_mut(index) else { break };
+    let mut media = vec![Outcome::Legs(Vec::new()); next.media.len()];
+    for (section, place) in sdp.medias().zip(&places) {
+        let (Some(slot), Some(outcome)) = (next.media.get_mut(*place), media.get_mut(*place)) else { break };
         slot.hear(&sdp, &section, input);
-        slot.decide(index, input, supply)?;
-        media.push(slot.outcome(input));
+        slot.decide(*place, &section, input, supply)?;
+        *outcome = slot.outcome(input);
     }
     // An answer that lacks an m-line refuses it; the offerer still gets one for each of his (RFC 3264 §6).
     if input.kind == Kind::Answer {
-        for slot in next.media.iter_mut().skip(sdp.media_count()) {
+        for (at, slot) in next.media.iter_mut().enumerate().filter(|(at, _)| !places.contains(at)) {
             slot.miss(input.sender);
-            media.push(Outcome::Rejected);
+            if let Some(outcome) = media.get_mut(at) {
+                *outcome = Outcome::Rejected;
+            }
         }
     }
-    let text = compose::compose(&sdp, input, &next, supply);
+    let origin = next.origin.told(&sdp, input);
+    let (text, cut) = compose::compose(&sdp, &places, input, &next, &origin, supply);
     *memory = next;
-    Ok(Rewritten { sdp: text, media })
+    Ok(Rewritten { sdp: text, media, cut })
 }

@@ -4,16 +4,17 @@
 //! An offer opens the leg toward its receiver, since he may send as soon as he has it; whatever is running stays as it is
 //! until the answer. An answer settles both legs. Not here: the text (`compose`).
 
-use super::memory::{MediaMemory, SecurityTold};
-use super::{Input, Kind, Outcome, other};
-use crate::media::plan::{
-    DtlsPlan, DtlsRole, Fingerprint, IcePlan, Learning, LegPlan, SdesPlan, Security, Side,
-};
+use super::memory::MediaMemory;
+use super::{Address, Input, Kind, Outcome, memory, other};
+use crate::media::plan::{DtlsPlan, DtlsRole, Fingerprint, IcePlan, Learning, LegPlan, Security, Side};
+
+use std::net::SocketAddr;
 
 impl MediaMemory {
     pub(super) fn outcome(&self, input: &Input<'_>) -> Outcome {
         let receiver = other(input.sender);
-        if self.side(receiver).told.as_ref().is_none_or(|told| told.rejected) {
+        let told = self.side(receiver).told.as_ref();
+        if told.is_none_or(|told| told.rejected || told.removed || told.passed) {
             return Outcome::Rejected;
         }
         let legs = match input.kind {
@@ -32,20 +33,20 @@ impl MediaMemory {
         let said = this.said.as_ref();
         let rtcp_mux = told.mux && said.is_some_and(|said| said.mux);
         let ice = this.ice.as_ref().filter(|_| told.ice && said.is_none_or(|said| said.ice.is_some()));
+        let of_each = |port: &dyn Fn(&Address) -> SocketAddr| {
+            std::iter::once(&address).chain(this.more.as_ref()).map(port).collect::<Vec<_>>()
+        };
         let ice = ice.map(|(ufrag, pwd, _)| IcePlan {
             local_ufrag: ufrag.clone(),
             local_pwd: pwd.clone(),
             remote: said.and_then(|said| said.ice.clone()),
             controlling: this.controlling.unwrap_or(true),
-            local_candidates: if rtcp_mux || !told.own_rtcp {
-                vec![address.rtp]
-            } else {
-                vec![address.rtp, address.rtcp]
-            },
+            local_candidates: of_each(&|own| own.rtp),
+            local_rtcp: if rtcp_mux || !told.own_rtcp { Vec::new() } else { of_each(&|own| own.rtcp) },
         });
-        let security = match &told.security {
-            SecurityTold::None => Security::None,
-            SecurityTold::Dtls { .. } => Security::Dtls(DtlsPlan {
+        let security = match this.security() {
+            memory::Security::None => Security::None,
+            memory::Security::Dtls => Security::Dtls(DtlsPlan {
                 fingerprints: said.map_or_else(Vec::new, |said| {
                     let ours = |f: &crate::sdp::Fingerprint| Fingerprint {
                         hash: f.hash.clone(),
@@ -55,14 +56,7 @@ impl MediaMemory {
                 }),
                 role: this.role.unwrap_or(DtlsRole::Passive),
             }),
-            SecurityTold::Sdes { suite, key, .. } => {
-                let theirs = said.and_then(|said| said.keys.iter().find(|(_, s, _)| s == suite));
-                Security::Sdes(SdesPlan {
-                    suite: suite.clone(),
-                    local_key: key.clone(),
-                    remote_key: theirs.map(|(_, _, key)| key.clone()).unwrap_or_default(),
-                })
-            }
+            memory::Security::Sdes => Security::Sdes(self.sdes_plan(side)),
         };
         // Before its own SDP came, a side may send in any of the formats that it was offered.
         let payloads = said.or(self.side(other(side)).said.as_ref()).map(|said| said.payloads.clone());
@@ -77,6 +71,7 @@ impl MediaMemory {
             peer_receives: said.is_none_or(|said| said.direction.receives()),
             feedback: told.profile.is_some_and(|profile| profile.has_feedback()),
             payloads: payloads.unwrap_or_default(),
+            opaque: told.opaque,
             learning: this.learning.unwrap_or(Learning::Immediate),
         })
     }

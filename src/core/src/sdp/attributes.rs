@@ -219,6 +219,8 @@ pub struct Crypto<'a> {
     pub key: Vec<u8>,
     /// An MKI is in use: each packet carries its bytes.
     pub has_mki: bool,
+    /// Its value and length as they stand, `1:4`; empty where there is none.
+    pub mki: &'a str,
     /// `UNENCRYPTED_SRTP` and kin, as they stand.
     pub session_parameters: &'a str,
 }
@@ -235,8 +237,33 @@ impl<'a> Crypto<'a> {
         let first = keys.split(';').next()?.strip_prefix("inline:")?;
         let mut fields = first.split('|');
         let key = BASE64.decode(fields.next()?).ok()?;
-        let has_mki = fields.any(|field| field.contains(':'));
-        Some(Crypto { tag, suite, key, has_mki, session_parameters: parts.next().unwrap_or("") })
+        let mki = fields.find(|field| field.contains(':')).unwrap_or_default();
+        Some(Crypto {
+            tag,
+            suite,
+            key,
+            has_mki: !mki.is_empty(),
+            mki,
+            session_parameters: parts.next().unwrap_or(""),
+        })
+    }
+}
+
+impl Crypto<'_> {
+    /// The MKI as packets carry it: a number in so many bytes (RFC 4568 §6.1).
+    pub fn mki_bytes(&self) -> Option<Vec<u8>> {
+        if self.mki.is_empty() {
+            return Some(Vec::new());
+        }
+        let (value, length) = self.mki.split_once(':')?;
+        let (value, length): (u128, usize) = (value.parse().ok()?, length.parse().ok()?);
+        if !(1..=128).contains(&length) {
+            return None;
+        }
+        let number = value.to_be_bytes();
+        let mut bytes = vec![0; length.saturating_sub(number.len())];
+        bytes.extend_from_slice(&number[number.len().saturating_sub(length)..]);
+        Some(bytes)
     }
 }
 

@@ -15,6 +15,7 @@ fn plan(remote: SocketAddr) -> LegPlan {
         peer_sends: true,
         peer_receives: true,
         feedback: false,
+        opaque: false,
         payloads: vec![PayloadFormat {
             payload_type: 8,
             encoding: "PCMA".into(),

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -39,19 +39,23 @@ struct Port {
 struct Entry {
     id: BridgeId,
     bridge: Bridge,
-    /// Places in `ports`, by side and component.
-    ports: [Option<usize>; 4],
+    /// Places in `ports`, by side, component and address family.
+    ports: [Option<usize>; 8],
     /// The deadline that is in the heap for it.
     scheduled: Option<Instant>,
 }
 
-const fn place(side: Side, component: Component) -> usize {
-    match (side, component) {
-        (Side::Offerer, Component::Rtp) => 0,
-        (Side::Offerer, Component::Rtcp) => 1,
-        (Side::Answerer, Component::Rtp) => 2,
-        (Side::Answerer, Component::Rtcp) => 3,
-    }
+/// A leg with ICE may have ports of both families: what leaves, leaves from the one of its destination's.
+const fn place(side: Side, component: Component, address: &SocketAddr) -> usize {
+    let side = match side {
+        Side::Offerer => 0,
+        Side::Answerer => 4,
+    };
+    let component = match component {
+        Component::Rtp => 0,
+        Component::Rtcp => 2,
+    };
+    side + component + address.is_ipv6() as usize
 }
 
 /// The thread's state.
@@ -184,7 +188,7 @@ impl Worker {
         let entry = Entry {
             id,
             bridge: Bridge::new(self.identity.clone(), self.anchor),
-            ports: [None; 4],
+            ports: [None; 8],
             scheduled: None,
         };
         let at = put(&mut self.entries, &mut self.free_entries, entry);
@@ -194,12 +198,13 @@ impl Worker {
 
     fn add_port(&mut self, bridge: usize, side: Side, component: Component, socket: UdpSocket) {
         let descriptor = socket.as_raw_fd();
+        let Ok(address) = socket.local_addr() else { return };
         let port = put(&mut self.ports, &mut self.free_ports, Port { socket, bridge, side, component });
         if let Err(error) = watch(&self.epoll, descriptor, port as u64) {
             tracing::error!(%error, "media-port-not-watched");
         }
         if let Some(entry) = self.entries.get_mut(bridge).and_then(Option::as_mut)
-            && let Some(old) = entry.ports[place(side, component)].replace(port)
+            && let Some(old) = entry.ports[place(side, component, &address)].replace(port)
         {
             self.ports[old] = None;
             self.free_ports.push(old);
@@ -233,7 +238,7 @@ impl Worker {
                 let buffer = self.batch.buffer(index);
                 match entry.bridge.handle_packet(now, side, component, from, buffer, length) {
                     Verdict::Forward { side, component, to, length } => {
-                        let socket = entry.ports[place(side, component)]
+                        let socket = entry.ports[place(side, component, &to)]
                             .and_then(|port| self.ports.get(port)?.as_ref())
                             .map(|port| port.socket.as_raw_fd());
                         if socket != out
@@ -267,7 +272,7 @@ impl Worker {
     fn settle(&mut self, at: usize, now: Instant) {
         let Some(entry) = self.entries.get_mut(at).and_then(Option::as_mut) else { return };
         while let Some(transmit) = entry.bridge.poll_transmit() {
-            let port = entry.ports[place(transmit.side, transmit.component)];
+            let port = entry.ports[place(transmit.side, transmit.component, &transmit.to)];
             if let Some(port) = port.and_then(|port| self.ports.get(port)?.as_ref()) {
                 // A datagram that the kernel refuses is lost like any other: ICE and DTLS send it again.
                 let _ = port.socket.send_to(&transmit.data, transmit.to);

@@ -45,6 +45,7 @@ fn plain(remote: &str) -> LegPlan {
         peer_sends: true,
         peer_receives: true,
         feedback: false,
+        opaque: false,
         payloads: vec![PayloadFormat {
             payload_type: 8,
             encoding: "PCMA".into(),
@@ -178,6 +179,9 @@ fn sdes_on_one_side() {
         suite: "AES_CM_128_HMAC_SHA1_80".into(),
         local_key: ours.clone(),
         remote_key: theirs.clone(),
+        local_mki: Vec::new(),
+        remote_mki: Vec::new(),
+        is_shared: false,
     };
     let secure = LegPlan { security: Security::Sdes(sdes), ..plain("192.0.2.1:4000") };
     bridge.apply(now, Side::Offerer, secure);
@@ -256,6 +260,7 @@ impl World {
                 remote: None,
                 controlling: true,
                 local_candidates: vec![relay],
+                local_rtcp: Vec::new(),
             }),
             security: Security::Dtls(DtlsPlan { fingerprints: Vec::new(), role: DtlsRole::Passive }),
             feedback: true,
@@ -292,7 +297,9 @@ impl World {
                 }),
                 controlling: false,
                 local_candidates: vec![at],
+                local_rtcp: Vec::new(),
             },
+            Component::Rtp,
             now,
             anchor,
         );

@@ -1,6 +1,8 @@
 //! RFC 3711 appendix B, RFC 7714 §16 and §17, and `rtc-srtp` as an oracle.
 
+use super::cipher::keystream;
 use super::*;
+use aes::{Aes128, Aes256};
 use proptest::prelude::*;
 use rtc_srtp::context::Context as Oracle;
 use rtc_srtp::protection_profile::ProtectionProfile;
@@ -44,6 +46,7 @@ fn oracle(suite: Suite) -> Oracle {
         Suite::AesCm128HmacSha1_32 => ProtectionProfile::Aes128CmHmacSha1_32,
         Suite::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         Suite::AeadAes256Gcm => ProtectionProfile::AeadAes256Gcm,
+        other => panic!("the oracle has no {}", other.name()),
     };
     let (key, salt) = key.split_at(suite.key_length());
     let provider = rtc_srtp::crypto::default_provider().expect("ring is built in");
@@ -57,10 +60,11 @@ fn derives_session_keys() {
     let salt = hex("0EC675AD498AFEEBB6960B3AABE6");
     let keys = Keys::derive(Suite::AesCm128HmacSha1_80, &key, &salt, 0).expect("right lengths");
     assert_eq!(keys.salt.to_vec(), hex("30CBBC08863D8C85D49DB34A9AE1"));
-    let Cipher::Cm128(cm) = &keys.cipher else { panic!("counter mode") };
+    let Cipher::Hmac(hmac) = &keys.cipher else { panic!("counter mode") };
+    let Body::Cm128(aes) = &hmac.body else { panic!("counter mode") };
     let expected = Aes128::new_from_slice(&hex("C61E7A93744F39EE10734AFE3FF7A087")).expect("16 bytes");
     let (mut one, mut other) = ([0; 48], [0; 48]);
-    keystream(&cm.aes, &[7; 16], &mut one);
+    keystream(aes, &[7; 16], &mut one);
     keystream(&expected, &[7; 16], &mut other);
     assert_eq!(one, other);
 }
@@ -81,6 +85,64 @@ fn counter_mode_keystream() {
 }
 
 /// A context of RFC 7714's session keys.
+/// RFC 6188 §7.2.
+#[test]
+fn counter_mode_keystream_of_256_bits() {
+    let key = hex("57f82fe3613fd170a85ec93c40b1f0922ec4cb0dc025b58272147cc438944a98");
+    let iv: [u8; 16] = hex("F0F1F2F3F4F5F6F7F8F9FAFBFCFD0000").try_into().expect("16 bytes");
+    let mut out = [0; 48];
+    keystream(&Aes256::new_from_slice(&key).expect("32 bytes"), &iv, &mut out);
+    let expected =
+        "92bdd28a93c3f52511c677d08b5515a49da71b2378a854f67050756ded165bac63c4868b7096d88421b563b8c94c9a31";
+    assert_eq!(out.to_vec(), hex(expected));
+}
+
+/// Every suite that is offered takes back what it gave, with a key identifier too, and hides the payload but for the null
+/// cipher, which says so.
+#[test]
+fn every_suite_both_ways() {
+    for suite in Suite::ALL {
+        assert_eq!(Suite::from_sdes(suite.name()), Some(suite));
+        for mki in [&[][..], &[0, 0, 1], &[9; MKI_BYTES]] {
+            let (out, into) = contexts(suite);
+            let (mut out, mut into) = (out.with_mki(mki).unwrap(), into.with_mki(mki).unwrap());
+            let plain = rtp(7, 3, b"what is said");
+            let mut buffer = roomy(&plain);
+            let length = out.protect_rtp(&mut buffer, plain.len()).expect("protects");
+            assert_eq!(length, plain.len() + suite.rtp_tag() + mki.len());
+            let null = matches!(suite, Suite::NullHmacSha1_80 | Suite::NullHmacSha1_32);
+            assert_eq!(&buffer[12..plain.len()] == b"what is said", null, "{}", suite.name());
+            let mut bad = buffer.clone();
+            bad[13] ^= 1;
+            assert!(into.unprotect_rtp(&mut bad, length).is_err());
+            assert_eq!(into.unprotect_rtp(&mut buffer, length), Ok(plain.len()), "{}", suite.name());
+            assert_eq!(buffer[..plain.len()], plain);
+            let report = [&[0x81, 201, 0, 7][..], &7u32.to_be_bytes(), &[5; 24]].concat();
+            let mut buffer = roomy(&report);
+            let length = out.protect_rtcp(&mut buffer, report.len()).expect("protects");
+            assert_eq!(into.unprotect_rtcp(&mut buffer, length), Ok(report.len()), "{}", suite.name());
+            assert_eq!(buffer[..report.len()], report);
+        }
+    }
+    assert!(contexts(Suite::AeadAes128Gcm).0.with_mki(&[0; MKI_BYTES + 1]).is_err());
+}
+
+/// Under its sender's key and index, a report leaves as it came.
+#[test]
+fn a_report_keeps_its_index_under_its_senders_key() {
+    let (mut phone, mut into) = contexts(Suite::AesCm128HmacSha1_80);
+    let (mut out, _) = contexts(Suite::AesCm128HmacSha1_80);
+    let report = [&[0x81, 201, 0, 7][..], &7u32.to_be_bytes(), &[5; 24]].concat();
+    for _ in 0..3 {
+        let mut buffer = roomy(&report);
+        let length = phone.protect_rtcp(&mut buffer, report.len()).expect("protects");
+        let came = buffer.clone();
+        let plain = into.unprotect_rtcp(&mut buffer, length).expect("unprotects");
+        let left = out.protect_rtcp_as(&mut buffer, plain, into.rtcp_index_seen()).expect("protects");
+        assert_eq!(buffer[..left], came[..length]);
+    }
+}
+
 fn rfc7714(suite: Suite, key: &str) -> Context {
     let mut salt = [0; 14];
     salt[..12].copy_from_slice(&hex("517569642070726f2071756f"));
@@ -92,6 +154,8 @@ fn rfc7714(suite: Suite, key: &str) -> Context {
         rtp_sources: Vec::new(),
         rtcp_sources: Vec::new(),
         rtcp_index: 0x05d4,
+        rtcp_index_seen: 0,
+        mki: Vec::new(),
     }
 }
 
