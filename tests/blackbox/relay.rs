@@ -2,6 +2,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "relay/ng_cases.rs"]
+mod ng_cases;
 
 use harness::{Server, loopback, run};
 use serde_json::{Value, json};

@@ -1,6 +1,8 @@
 //! `sdp-rewrite` as a filter: the seed's conversions in each form that it takes, its exit codes, and the same text as
 //! the running relay.
 
+#[path = "sdp_rewrite/families.rs"]
+mod families;
 #[path = "../harness/mod.rs"]
 mod harness;
 #[path = "sdp_rewrite/tools.rs"]

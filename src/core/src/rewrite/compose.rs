@@ -67,7 +67,7 @@ pub(super) fn compose(
         input,
         origin,
         ours,
-        session: hosts.iter().flatten().next().copied().or(ours),
+        session: hosts.iter().flatten().next().copied().or(ours).unwrap_or(REFUSED),
         feedback: sides.iter().any(|side| profile(side).is_some_and(Profile::has_feedback)),
         has_connection: sdp.session().line(b'c').is_some(),
     };
@@ -161,7 +161,7 @@ struct Writer<'a> {
     origin: &'a OriginTold,
     ours: Option<IpAddr>,
     /// In the session's c= line.
-    session: Option<IpAddr>,
+    session: IpAddr,
     /// Some m-line's profile has early feedback.
     feedback: bool,
     /// The session has a c= line.
@@ -171,11 +171,11 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn session(&mut self, section: &Section<'_, '_>) {
         for line in section.lines() {
-            match (line.kind, self.session) {
-                (b'o', _) => self.origin.write(&mut self.out, line, self.input.flags, self.ours),
-                (b's', _) => self.origin.write_name(&mut self.out, line),
-                (b'c', Some(address)) => self.out.connection(address),
-                (b'a', _) => self.session_attribute(line),
+            match line.kind {
+                b'o' => self.origin.write(&mut self.out, line, self.input.flags, self.ours),
+                b's' => self.origin.write_name(&mut self.out, line),
+                b'c' => self.out.connection(self.session),
+                b'a' => self.session_attribute(line),
                 _ => self.out.keep(line),
             }
         }
@@ -254,7 +254,7 @@ impl Part<'_, '_> {
     fn other_lines(&self, writer: &mut Writer<'_>) {
         let host = self.host.unwrap_or(REFUSED);
         // The session's c= line says the same, where its sender did without one here.
-        let said_already = writer.has_connection && writer.session == Some(host);
+        let said_already = writer.has_connection && writer.session == host;
         let mut connected = said_already && self.section.line(b'c').is_none();
         for line in self.section.lines().iter().skip(1) {
             match line.kind {
