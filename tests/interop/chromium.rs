@@ -87,6 +87,15 @@ impl Chromium {
         answer["ok"].clone()
     }
 
+    /// Whether a fresh connection takes this offer: the m-lines of its answer, or why not.
+    pub fn take(&mut self, offer: &str) -> Result<Vec<String>, String> {
+        let told = self.ask(&json!({ "offer": offer }));
+        match told["media"].as_array() {
+            Some(media) => Ok(media.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            None => Err(told["refused"].as_str().unwrap_or("no reason").to_owned()),
+        }
+    }
+
     /// Types into a field, as a user.
     pub fn fill(&mut self, selector: &str, text: &str) {
         self.ask(&json!({ "fill": selector, "text": text }));

@@ -11,6 +11,7 @@ mod chromium;
 mod deployment;
 mod ear;
 mod namespace;
+mod offers;
 
 use baresip::{Baresip, Counts};
 use chromium::{Chromium, Report};

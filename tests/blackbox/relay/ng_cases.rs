@@ -57,7 +57,7 @@ fn answers_as_a_widely_used_relay_does() {
     let new: Vec<&String> = missed.difference(&listed).collect();
     let gone: Vec<&String> = listed.difference(&missed).collect();
     let about = |id: &&String| cases.iter().find(|case| id.starts_with(case["id"].as_str().unwrap_or(" ")));
-    let notes: Vec<&Value> = new.iter().filter_map(|id| about(id)).map(|case| &case["notes"]).collect();
+    let notes: Vec<&Value> = new.iter().filter_map(about).map(|case| &case["notes"]).collect();
     assert!(new.is_empty(), "not listed: {new:?}\n{notes:#?}");
     assert!(gone.is_empty(), "listed, but passing; take them out of the list: {gone:?}");
     // At least 175 of 190 give the same lines.

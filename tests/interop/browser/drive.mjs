@@ -2,6 +2,7 @@
 //   {"open": URL}             starts the browser on this page
 //   {"fill": SELECTOR, "text": TEXT}, {"click": SELECTOR}, {"read": SELECTOR}  like a user; each waits for it to be visible
 //   {"phone": NAME, "with": ARGUMENT}  calls window.phone.NAME(ARGUMENT)
+//   {"offer": SDP}            a fresh connection takes it and answers; the answer's m-lines, or why not
 // An answer is {"ok": VALUE} or {"error": TEXT}. The end of stdin closes the browser.
 
 import { createInterface } from "node:readline";
@@ -39,7 +40,23 @@ async function open(url) {
   await page.goto(url);
 }
 
+// In the page.
+async function takeOffer(sdp) {
+  const connection = new RTCPeerConnection();
+  try {
+    await connection.setRemoteDescription({ type: "offer", sdp });
+    const answer = await connection.createAnswer();
+    await connection.setLocalDescription(answer);
+    return { media: answer.sdp.split("\r\n").filter((line) => line.startsWith("m=")) };
+  } catch (error) {
+    return { refused: error.message };
+  } finally {
+    connection.close();
+  }
+}
+
 async function carryOut(command) {
+  if (typeof command.offer === "string") return page.evaluate(takeOffer, command.offer);
   if (command.open) return open(command.open);
   if (command.phone)
     return page.evaluate(([name, argument]) => window.phone[name](argument), [command.phone, command.with]);

@@ -5,7 +5,7 @@
 //! that nobody here knows, mid, rtpmap (static ones added), fmtp, direction, rtcp, rtcp-mux, crypto, setup, fingerprint,
 //! ICE, candidates. Not here: decisions (`offer`, `answer`).
 
-use super::browser::{Cut, is_browsers};
+use super::browser::{Cut, are_for_browser, is_browsers, is_for_browser, mend};
 use super::memory::{Memory, SideMemory, Told};
 use super::origin::OriginTold;
 use super::said::Said;
@@ -93,7 +93,13 @@ pub(super) fn compose(
             (None, _) | (Some(_), None) => {}
         }
     }
-    (manipulate::apply(writer.out.0, &input.flags.manipulations), writer.cut)
+    let Writer { out, mut cut, .. } = writer;
+    let mut text = out.0;
+    let for_browser = sides.iter().any(|side| side.told.as_ref().is_some_and(is_for_browser));
+    if for_browser || are_for_browser(input.flags) {
+        text = mend(text, &mut cut);
+    }
+    (manipulate::apply(text, &input.flags.manipulations), cut)
 }
 
 /// In the c= line of an m-line that is refused.

@@ -146,6 +146,10 @@ impl Memory {
         self.media.get(media).map(|slot| slot.side(side))
     }
 
+    pub(super) fn told_mut(&mut self, media: usize, side: Side) -> Option<&mut Told> {
+        self.media.get_mut(media)?.side_mut(side).told.as_mut()
+    }
+
     /// The ports of an m-line were closed.
     pub fn forget_ports(&mut self, media: usize) {
         if let Some(slot) = self.media.get_mut(media) {

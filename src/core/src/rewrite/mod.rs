@@ -208,6 +208,9 @@ pub fn rewrite(
             }
         }
     }
+    if input.kind == Kind::Offer {
+        browser::settle_mids(&mut next, other(input.sender));
+    }
     let origin = next.origin.told(&sdp, input);
     let (text, cut) = compose::compose(&sdp, &places, input, &next, &origin, supply);
     *memory = next;

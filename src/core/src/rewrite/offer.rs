@@ -5,7 +5,7 @@
 
 use super::memory::{MediaMemory, SecurityTold, Told};
 use super::said::Said;
-use super::{Input, Refusal, Supply, address, codecs, ice, lines, mux, other, profile};
+use super::{Input, Refusal, Supply, address, browser, codecs, ice, lines, mux, other, profile};
 use crate::ng::DtlsFlag;
 use crate::sdp::{Profile, Section, Setup};
 
@@ -25,7 +25,8 @@ impl MediaMemory {
         if lines::is_removed(section, &flags.media_remove) {
             return Ok(Told { removed: true, ..Told::rejected(said, mid) });
         }
-        if said.passes {
+        // A browser has no use for it, and reads no m-line of a kind that it does not know.
+        if said.passes && !browser::are_for_browser(flags) {
             return Ok(Told { rejected: false, passed: true, ..Told::rejected(said, mid) });
         }
         if said.rejected {

@@ -190,6 +190,9 @@ proptest! {
         let mut data = OFFER.to_vec();
         data[at] = byte;
         if let Ok(sdp) = Sdp::parse(&data) {
+            let mut out = Vec::new();
+            sdp.write(&mut out);
+            prop_assert_eq!(&out, &data);
             for section in sdp.medias().chain([sdp.session()]) {
                 let _ = (section.origin(), section.connection(), section.rtcp(), section.direction(), section.setup());
                 let _ = (section.rtpmaps().count(), section.fmtps().count(), section.candidates().count());
