@@ -288,6 +288,25 @@ impl Drop for Process {
     }
 }
 
+/// Whoever reads `--events` looks in the manual page for what a name means.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let command = self.ready["command"].as_str().unwrap_or_default().to_owned();
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("man/sipbox-{command}.1"));
+        let page = std::fs::read_to_string(&page).unwrap_or_default();
+        let page = ["\\fB", "\\fI", "\\fR", "\\"].iter().fold(page, |page, roff| page.replace(roff, ""));
+        let words: Vec<&str> = page.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+        for record in self.records() {
+            if let Some(name) = record["event"].as_str() {
+                assert!(words.contains(&name), "{command}'s manual page does not tell of the event {name:?}");
+            }
+        }
+    }
+}
+
 /// A running sipbox server.
 pub struct Server {
     pub process: Process,
