@@ -128,6 +128,9 @@ pub const STREAM_DIALOGS: usize = 1_024;
 
 /// Bytes of a key identifier in each SRTP packet (RFC 4568 §6.1 allows 128; nobody uses so many).
 pub const MKI_BYTES: usize = 32;
+/// Keys of one direction of a leg whose use is remembered: our own is one for each of a dozen suites, and a peer that wears out more of
+/// his own than this gives away nobody's bytes but his call's.
+pub const SDES_KEYS: usize = 32;
 /// Synchronisation sources that one leg may send with; audio has one, video with layers and repair a handful.
 pub const SRTP_SOURCES: usize = 32;
 /// Sources of one leg that are counted one by one; packets of more are forwarded and counted together.

@@ -9,7 +9,7 @@ use super::dtls::{Dtls, Identity, NoKeys};
 use super::ice::{self, Anchor, Ice};
 use super::plan::{DtlsRole, Learning, LegPlan, SdesPlan, Security, Side};
 use super::srtp::{self, Suite};
-use crate::limits::DTLS_ATTEMPTS;
+use crate::limits::{DTLS_ATTEMPTS, SDES_KEYS};
 use crate::time::Instant;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -163,7 +163,7 @@ pub struct Leg {
     rtp: Channel,
     rtcp: Channel,
     /// Keys that the SDP gave: the same for both ports.
-    sdes: Option<Keys>,
+    sdes: Sdes,
 }
 
 /// A datagram of our own: STUN or DTLS.
@@ -183,7 +183,7 @@ impl Leg {
             anchor,
             rtp: Channel::default(),
             rtcp: Channel::default(),
-            sdes: None,
+            sdes: Sdes::default(),
         };
         leg.apply(plan, identity, now);
         leg
@@ -232,7 +232,6 @@ impl Leg {
         }
         match &plan.security {
             Security::None => {
-                self.sdes = None;
                 self.rtp.forget_dtls();
                 self.rtcp.forget_dtls();
             }
@@ -240,11 +239,10 @@ impl Leg {
                 self.rtp.forget_dtls();
                 self.rtcp.forget_dtls();
                 if self.plan.security != plan.security {
-                    self.sdes = keys_of(wanted);
+                    self.sdes.apply(wanted);
                 }
             }
             Security::Dtls(wanted) => {
-                self.sdes = None;
                 // RFC 8842 §5.5: another role, or another peer, is another association.
                 let others = match &self.plan.security {
                     Security::Dtls(before) => before.fingerprints != wanted.fingerprints,
@@ -454,15 +452,15 @@ impl Leg {
         if plan.ice.is_some() && !channel.ice.as_ref().is_some_and(|ice| ice.is_valid(from)) {
             return Err(DropReason::Source);
         }
-        let keys = match &plan.security {
+        let unprotect = match &plan.security {
             Security::None => None,
-            Security::Sdes(_) => Some(sdes.as_mut().ok_or(DropReason::NoKeys)?),
-            Security::Dtls(_) => Some(channel.keys.as_mut().ok_or(DropReason::NoKeys)?),
+            Security::Sdes(_) => Some(sdes.unprotect().ok_or(DropReason::NoKeys)?),
+            Security::Dtls(_) => Some(&mut channel.keys.as_mut().ok_or(DropReason::NoKeys)?.unprotect),
         };
-        let length = match keys {
+        let length = match unprotect {
             None => length,
-            Some(keys) if rtcp => keys.unprotect.unprotect_rtcp(buffer, length).map_err(DropReason::from)?,
-            Some(keys) => keys.unprotect.unprotect_rtp(buffer, length).map_err(DropReason::from)?,
+            Some(context) if rtcp => context.unprotect_rtcp(buffer, length).map_err(DropReason::from)?,
+            Some(context) => context.unprotect_rtp(buffer, length).map_err(DropReason::from)?,
         };
         if plan.ice.is_some() {
             return Ok((length, None));
@@ -489,7 +487,10 @@ impl Leg {
 
     /// The index of the SRTCP packet that came last, where keys of the SDP protected it.
     pub(super) fn rtcp_index(&self) -> Option<u32> {
-        self.sdes.as_ref().map(|keys| keys.unprotect.rtcp_index_seen())
+        match &self.plan.security {
+            Security::Sdes(_) => self.sdes.unprotect.current().map(srtp::Context::rtcp_index_seen),
+            Security::None | Security::Dtls(_) => None,
+        }
     }
 
     /// Its peer gets what the other peer protected, under that one's own keys.
@@ -509,18 +510,18 @@ impl Leg {
         let component = if rtcp && !self.plan.rtcp_mux { Component::Rtcp } else { Component::Rtp };
         let to = self.destination(component).ok_or(DropReason::NoDestination)?;
         let Leg { plan, rtp: first, rtcp: second, sdes, .. } = self;
-        let (keys, index) = match &plan.security {
+        let (protect, index) = match &plan.security {
             Security::None => return Ok((component, to, length)),
-            Security::Sdes(keys) => (sdes.as_mut(), index.filter(|_| keys.is_shared)),
+            Security::Sdes(keys) => (sdes.protect(), index.filter(|_| keys.is_shared)),
             Security::Dtls(_) => {
                 let channel = match component {
                     Component::Rtp => first,
                     Component::Rtcp => second,
                 };
-                (channel.keys.as_mut(), None)
+                (channel.keys.as_mut().map(|keys| &mut keys.protect), None)
             }
         };
-        let protect = &mut keys.ok_or(DropReason::NoKeys)?.protect;
+        let protect = protect.ok_or(DropReason::NoKeys)?;
         let length = match (rtcp, index) {
             (false, _) => protect.protect_rtp(buffer, length),
             (true, Some(index)) => protect.protect_rtcp_as(buffer, length, index),
@@ -541,8 +542,11 @@ impl Leg {
 
     /// The SRTP suite in use, if any.
     pub fn suite(&self) -> Option<Suite> {
-        let keys = self.sdes.as_ref().or(self.rtp.keys.as_ref());
-        keys.map(|keys| keys.protect.suite())
+        match &self.plan.security {
+            Security::None => None,
+            Security::Sdes(_) => self.sdes.protect.current().map(srtp::Context::suite),
+            Security::Dtls(_) => self.rtp.keys.as_ref().map(|keys| keys.protect.suite()),
+        }
     }
 
     /// Whether a nominated pair is there.
@@ -551,15 +555,68 @@ impl Leg {
     }
 }
 
-/// Both contexts, once both keys are known.
-fn keys_of(plan: &SdesPlan) -> Option<Keys> {
-    let suite = Suite::from_sdes(&plan.suite)?;
-    let context =
-        |key: &[u8], mki: &[u8]| srtp::Context::from_concatenated(suite, key).ok()?.with_mki(mki).ok();
-    Some(Keys {
-        protect: context(&plan.local_key, &plan.local_mki)?,
-        unprotect: context(&plan.remote_key, &plan.remote_mki)?,
-    })
+/// Keys that the SDP gave, and those that it gave before.
+///
+/// A key that comes back, or never went, goes on where it was: an index that is used again for other bytes gives both away,
+/// and a window that begins anew takes old packets for new ones (RFC 3711 §3.3.2, §9.1). So a context lives on while the
+/// other direction's key changes, and while the leg has other keys or none.
+#[derive(Default)]
+struct Sdes {
+    protect: Contexts,
+    unprotect: Contexts,
+}
+
+impl Sdes {
+    /// Both directions, once both keys are known; until then neither.
+    fn apply(&mut self, plan: &SdesPlan) {
+        let chosen = Suite::from_sdes(&plan.suite).is_some_and(|suite| {
+            self.protect.choose(suite, &plan.local_key, &plan.local_mki)
+                && self.unprotect.choose(suite, &plan.remote_key, &plan.remote_mki)
+        });
+        if !chosen {
+            self.protect.in_use = false;
+            self.unprotect.in_use = false;
+        }
+    }
+
+    fn protect(&mut self) -> Option<&mut srtp::Context> {
+        self.protect.current_mut()
+    }
+
+    fn unprotect(&mut self) -> Option<&mut srtp::Context> {
+        self.unprotect.current_mut()
+    }
+}
+
+/// One direction: a context for each key that was in use, the latest first.
+#[derive(Default)]
+struct Contexts {
+    known: Vec<(Suite, Vec<u8>, srtp::Context)>,
+    in_use: bool,
+}
+
+impl Contexts {
+    /// Takes the context of this key to the front, or makes it; false where suite, key and identifier make none.
+    fn choose(&mut self, suite: Suite, key: &[u8], mki: &[u8]) -> bool {
+        let at = self.known.iter().position(|(of, with, _)| *of == suite && with == key);
+        let known = match at {
+            Some(at) => Some(self.known.remove(at)),
+            None => srtp::Context::from_concatenated(suite, key).ok().map(|new| (suite, key.to_vec(), new)),
+        };
+        let Some(mut known) = known else { return false };
+        self.in_use = known.2.set_mki(mki).is_ok();
+        self.known.insert(0, known);
+        self.known.truncate(SDES_KEYS);
+        self.in_use
+    }
+
+    fn current(&self) -> Option<&srtp::Context> {
+        self.known.first().filter(|_| self.in_use).map(|(_, _, context)| context)
+    }
+
+    fn current_mut(&mut self) -> Option<&mut srtp::Context> {
+        self.known.first_mut().filter(|_| self.in_use).map(|(_, _, context)| context)
+    }
 }
 
 #[cfg(test)]

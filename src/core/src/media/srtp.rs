@@ -215,6 +215,8 @@ pub struct Context {
     rtcp_sources: Vec<Source>,
     /// The next SRTCP index that we send; one counter for all our sources keeps it unique for each.
     rtcp_index: u32,
+    /// Below it, indices were used for packets of our own making: a sender's own index is none of these.
+    rtcp_own: u32,
     /// Of the SRTCP packet that was unprotected last.
     rtcp_index_seen: u32,
     /// The key's identifier in each packet (RFC 3711 §3.1); mostly empty.
@@ -234,18 +236,20 @@ impl Context {
             rtp_sources: Vec::with_capacity(2),
             rtcp_sources: Vec::with_capacity(2),
             rtcp_index: 0,
+            rtcp_own: 0,
             rtcp_index_seen: 0,
             mki: Vec::new(),
         })
     }
 
-    /// The same with a key identifier in each packet; one longer than [`MKI_BYTES`] is refused.
-    pub fn with_mki(mut self, mki: &[u8]) -> Result<Context, Error> {
+    /// The key's identifier from here on, mostly empty; one longer than [`MKI_BYTES`] is refused. The key stays, and with it
+    /// what of it was used.
+    pub fn set_mki(&mut self, mki: &[u8]) -> Result<(), Error> {
         if mki.len() > MKI_BYTES {
             return Err(Error::Key);
         }
         self.mki = mki.to_vec();
-        Ok(self)
+        Ok(())
     }
 
     /// The index of the SRTCP packet that was unprotected last.
@@ -354,12 +358,21 @@ impl Context {
 
     /// Encrypts the RTCP compound that is `buffer[..length]`.
     pub fn protect_rtcp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Error> {
-        self.protect_rtcp_as(buffer, length, self.rtcp_index)
+        let length = self.seal_rtcp(buffer, length, self.rtcp_index)?;
+        self.rtcp_own = self.rtcp_index;
+        Ok(length)
     }
 
     /// The same with the index that its sender gave it, under its sender's own key: then the same bytes come out as went
     /// in, and no index is used twice for different ones.
     pub fn protect_rtcp_as(&mut self, buffer: &mut [u8], length: usize, index: u32) -> Result<usize, Error> {
+        if index < self.rtcp_own {
+            return Err(Error::Replay);
+        }
+        self.seal_rtcp(buffer, length, index)
+    }
+
+    fn seal_rtcp(&mut self, buffer: &mut [u8], length: usize, index: u32) -> Result<usize, Error> {
         let ssrc = buffer.get(..length).and_then(rtcp_sender).ok_or(Error::Malformed)?;
         let tag = self.suite.rtcp_tag();
         let end = length + 4 + tag;

@@ -683,3 +683,97 @@ fn a_flood_of_small_fragments_is_bounded() {
     }
     assert!(taken <= crate::limits::DTLS_HANDSHAKE_DATAGRAMS, "{taken}");
 }
+
+/// What an offer or answer may change about a leg whose own key, or whose peer's, stays.
+fn sdes_leg(local: u8, remote: u8, mki: &[u8], is_shared: bool) -> LegPlan {
+    let key = |from: u8| (from..from + 30).collect::<Vec<u8>>();
+    let sdes = SdesPlan {
+        suite: Suite::AesCm128HmacSha1_80.name().into(),
+        local_key: key(local),
+        remote_key: key(remote),
+        local_mki: mki.to_vec(),
+        remote_mki: Vec::new(),
+        is_shared,
+    };
+    LegPlan { security: Security::Sdes(sdes), ..plain("192.0.2.1:4000") }
+}
+
+/// RFC 3711 §9.1: a keystream that is used twice gives both texts away. Each row is what happens between two packets.
+#[test]
+fn our_key_goes_on_where_it_was_whatever_else_changes() {
+    let none = || plain("192.0.2.1:4000");
+    for between in [
+        vec![sdes_leg(0, 120, &[], false)],
+        vec![sdes_leg(0, 100, &[7], false)],
+        vec![sdes_leg(0, 100, &[], true)],
+        vec![none(), sdes_leg(0, 100, &[], false)],
+        vec![sdes_leg(50, 100, &[], false), sdes_leg(0, 100, &[], false)],
+        vec![sdes_leg(50, 120, &[], false), none(), sdes_leg(0, 140, &[], false)],
+    ] {
+        let mut bridge = Bridge::new(identity().0, anchor());
+        let now = Instant(START);
+        bridge.apply(now, Side::Offerer, sdes_leg(0, 100, &[], false));
+        bridge.apply(now, Side::Answerer, plain("192.0.2.2:5000"));
+        let report = |fill: u8| {
+            let mut report = sender_report(9, 0, None);
+            report[8..].fill(fill);
+            report
+        };
+        let send = |bridge: &mut Bridge, component, from: &str, packet: &[u8]| {
+            put(bridge, now, Side::Answerer, component, from, packet)
+        };
+        let (_, one) = send(&mut bridge, Component::Rtcp, "192.0.2.2:5001", &report(0x11));
+        let (first, _) = send(&mut bridge, Component::Rtp, "192.0.2.2:5000", &rtp(7, 2));
+        assert!(matches!(first, Verdict::Forward { .. }), "{first:?}");
+        for plan in &between {
+            bridge.apply(now, Side::Offerer, plan.clone());
+        }
+        let (_, two) = send(&mut bridge, Component::Rtcp, "192.0.2.2:5001", &report(0x22));
+        assert!(one.len() > 28 && two.len() >= one.len(), "{between:?}");
+        let both: Vec<u8> = one[8..28].iter().zip(&two[8..28]).map(|(a, b)| a ^ b).collect();
+        assert_ne!(both, [0x33; 20], "one keystream for two reports: {between:?}");
+        // The same sequence number again, with other bytes.
+        let mut again = rtp(7, 2);
+        again[20] ^= 0xff;
+        let (verdict, _) = send(&mut bridge, Component::Rtp, "192.0.2.2:5000", &again);
+        assert!(matches!(verdict, Verdict::Dropped(_)), "{verdict:?} after {between:?}");
+    }
+}
+
+#[test]
+fn a_packet_passes_once_whatever_else_changes() {
+    for between in [
+        vec![sdes_leg(40, 100, &[], false)],
+        vec![sdes_leg(0, 100, &[7], false)],
+        vec![sdes_leg(0, 100, &[], true)],
+        vec![sdes_leg(0, 140, &[], false), sdes_leg(0, 100, &[], false)],
+        vec![plain("192.0.2.1:4000"), sdes_leg(0, 100, &[], false)],
+    ] {
+        let mut bridge = Bridge::new(identity().0, anchor());
+        let now = Instant(START);
+        bridge.apply(now, Side::Offerer, sdes_leg(0, 100, &[], false));
+        bridge.apply(now, Side::Answerer, plain("192.0.2.2:5000"));
+        let theirs: Vec<u8> = (100..130).collect();
+        let mut phone = srtp::Context::from_concatenated(Suite::AesCm128HmacSha1_80, &theirs).expect("a key");
+        let packet = sealed(rtp(1, 1), |data, length| phone.protect_rtp(data, length));
+        let mut hear = || put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &packet).0;
+        assert!(matches!(hear(), Verdict::Forward { .. }));
+        for plan in &between {
+            bridge.apply(now, Side::Offerer, plan.clone());
+        }
+        let verdict = put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &packet).0;
+        assert!(matches!(verdict, Verdict::Dropped(_)), "passed again after {between:?}");
+    }
+}
+
+/// A packet as one of a context's methods protects it.
+fn sealed(
+    mut packet: Vec<u8>,
+    mut protect: impl FnMut(&mut [u8], usize) -> Result<usize, srtp::Error>,
+) -> Vec<u8> {
+    let length = packet.len();
+    packet.resize(length + srtp::OVERHEAD, 0);
+    let length = protect(&mut packet, length).expect("protects");
+    packet.truncate(length);
+    packet
+}
