@@ -195,7 +195,7 @@ fn exit_codes_and_messages() {
     std::fs::write(dir.join("bad.sdp"), "v=0\r\ns=-\r\nm=audio\r\n").unwrap();
     std::fs::write(dir.join("good.sdp"), file("1-sip-to-webrtc-offer.in.sdp")).unwrap();
     for (args, input, code, message) in [
-        (&["--ICE", "maybe"][..], "", 64, "--ICE=maybe: force, "),
+        (&["--ICE", "maybe"][..], "", 64, "--ICE=maybe: force, force-relay, optional, remove or default"),
         (&["--flags", "frobnicate"], "", 64, "flags=frobnicate"),
         (&["--fingerprint", "xyz"], "", 64, "sha-256"),
         (&["--no-such"], "", 64, "--no-such"),

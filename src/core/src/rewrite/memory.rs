@@ -123,6 +123,8 @@ pub struct MediaMemory {
 pub struct Memory {
     pub(super) media: Vec<MediaMemory>,
     pub(super) origin: Origins,
+    /// An offer was seen: an answer to it has no m-line that it had not, even where it had none.
+    pub(super) offered: bool,
 }
 
 impl Memory {
@@ -135,7 +137,7 @@ impl Memory {
             slot.hear(&sdp, &section, &input);
             slot
         });
-        Ok(Memory { media: media.collect(), origin: Origins::default() })
+        Ok(Memory { media: media.collect(), origin: Origins::default(), offered: true })
     }
 
     pub fn media_count(&self) -> usize {

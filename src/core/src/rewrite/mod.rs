@@ -183,9 +183,11 @@ pub fn rewrite(
     // The sender's m-lines are those that he was told of; what was taken out for him keeps its place here.
     let mut places = next.places(input.sender);
     let known = places.len();
-    if input.kind == Kind::Answer && !next.media.is_empty() && sdp.media_count() > known {
+    // Without its offer, as a tool may be given it, an answer is taken as it is.
+    if input.kind == Kind::Answer && next.offered && sdp.media_count() > known {
         return Err(Refusal::MoreMedia { offered: known });
     }
+    next.offered |= input.kind == Kind::Offer;
     while places.len() < sdp.media_count() {
         places.push(next.media.len());
         next.media.push(MediaMemory::default());

@@ -378,6 +378,13 @@ fn refused_media_keeps_its_place() {
     let more = one + "m=audio 9 RTP/AVP 0\r\nm=audio 9 RTP/AVP 0\r\n";
     let refused = answer(more.as_bytes(), &to_webrtc, &mut memory.clone(), &mut supply);
     assert_eq!(refused, Err(Refusal::MoreMedia { offered: 3 }));
+    // Nor has an answer any where its offer had none; one whose offer nobody has seen is taken as it is.
+    let (none, one) =
+        ("v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n", BARESIP.as_bytes());
+    let mut empty = Memory::default();
+    offer(none.as_bytes(), &to_sip, &mut empty, &mut supply).unwrap();
+    assert_eq!(answer(one, &to_sip, &mut empty, &mut supply), Err(Refusal::MoreMedia { offered: 0 }));
+    assert!(answer(one, &to_sip, &mut Memory::default(), &mut supply).is_ok());
 }
 
 #[test]
