@@ -155,7 +155,7 @@ fn client(
 }
 
 /// The certificates of `--tls-ca`.
-fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+pub(crate) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let bytes = std::fs::read(path).map_err(|error| StartError::file("--tls-ca", path, &error))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
@@ -171,7 +171,7 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> 
 }
 
 /// Those that the system trusts; none where it has no such file.
-fn of_the_system() -> Vec<CertificateDer<'static>> {
+pub(crate) fn of_the_system() -> Vec<CertificateDer<'static>> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let bytes = match named {
         Some(path) => std::fs::read(path).ok(),
@@ -232,7 +232,7 @@ pub fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
 
 /// `--tls-insecure`: whoever has the key of the certificate that he shows.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub(crate) struct Anybody(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(

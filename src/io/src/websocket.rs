@@ -4,17 +4,15 @@
 //! trust, out come whole SIP messages. Not here: the server's end (`listen`), SIP.
 
 use crate::start::{Kind, StartError};
+use crate::tls;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use sipbox_core::limits;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,8 +25,6 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 /// How long a connection with all its handshakes may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Where Debian keeps the authorities that the system trusts.
-const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// `ws://HOST:PORT/PATH`, or `ws:HOST:PORT` as a server's ready line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,61 +183,17 @@ fn client_config(trust: &Trust) -> Result<ClientConfig, StartError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| StartError::new(Kind::Config, format!("TLS: {error}")))?;
-    let path = match trust {
+    let certificates = match trust {
         Trust::Anybody => {
-            let verifier = Arc::new(Unverified(provider));
+            let verifier = Arc::new(tls::Anybody(provider));
             return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
         }
-        Trust::System => Path::new(SYSTEM_CA),
-        Trust::File(path) => path,
+        Trust::System => tls::of_the_system(),
+        Trust::File(path) => tls::authorities(path)?,
     };
     let mut roots = RootCertStore::empty();
-    let pem = std::fs::read(path).map_err(|error| StartError::file("--tls-ca", path, &error))?;
-    let (added, _) = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
-    if added == 0 {
-        let message = format!("--tls-ca {}: no certificate in it; PEM is expected", path.display());
-        return Err(StartError::new(Kind::Data, message));
-    }
+    roots.add_parsable_certificates(certificates);
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Takes any certificate whose owner holds its key.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
