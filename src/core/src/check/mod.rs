@@ -14,26 +14,10 @@ mod tests;
 pub use rules::{Rule, Text};
 
 use crate::limits::CHECK_FINDINGS;
+pub use crate::sdp::Severity;
+
 use crate::sdp::Sdp;
 use std::fmt;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It works in some places, or not as meant.
-    Warning,
-    /// Against the RFC, or refused by those that it is for.
-    Error,
-}
-
-impl Severity {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        }
-    }
-}
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,25 +3,7 @@
 //! In: the two descriptions. Out: [`Break`]s with the RFC's section, and the mend. Not here: what was negotiated (`mod.rs`).
 
 use super::{Keys, Negotiated, Sides, Who, bundled, direction, formats, get};
-use crate::sdp::{Direction, Sdp, Section, Setup};
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// A peer may take it in another way than was meant.
-    Warning,
-    /// Against the RFC: the peer refuses it, or no media flows.
-    Error,
-}
-
-impl Severity {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        }
-    }
-}
+use crate::sdp::{Direction, Sdp, Section, Setup, Severity};
 
 /// One thing that breaks the exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]

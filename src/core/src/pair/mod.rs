@@ -7,7 +7,8 @@ mod breaks;
 #[cfg(test)]
 mod tests;
 
-pub use breaks::{Break, Severity};
+pub use crate::sdp::Severity;
+pub use breaks::Break;
 
 use crate::sdp::{Direction, RtpMap, Sdp, Section, Setup};
 

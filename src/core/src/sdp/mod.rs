@@ -8,11 +8,13 @@
 mod attributes;
 pub mod json;
 mod lines;
+mod severity;
 #[cfg(test)]
 mod tests;
 
 pub use attributes::{Candidate, Crypto, Direction, Fingerprint, Fmtp, Group, Rtcp, RtpMap, Setup};
 pub use lines::{Connection, Family, Media, Origin, Profile};
+pub use severity::Severity;
 
 use crate::limits;
 use std::fmt;
