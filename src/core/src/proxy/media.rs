@@ -145,6 +145,9 @@ pub fn request(key: &Key, half: Half, sdp: &[u8], sender: Peer, receiver: Peer, 
     }
     if sender.browser || receiver.browser {
         dict = dict.with("SDES", ["off"]);
+    } else if described.and_then(|described| described.profile).is_some_and(Profile::is_secure) {
+        // No suites beyond the phone's own: a dozen of them would not fit a datagram.
+        dict = dict.with("SDES", ["nonew"]);
     }
     if sender.v6 != receiver.v6 {
         dict = dict.with("address-family", if receiver.v6 { "IP6" } else { "IP4" });
@@ -304,6 +307,13 @@ mod tests {
             assert!(is_relayed(RelayPolicy::Always, caller, callee));
             assert!(!is_relayed(RelayPolicy::Never, caller, callee));
         }
+    }
+
+    #[test]
+    fn phones_with_keys_are_offered_no_more_suites() {
+        let secure = String::from_utf8_lossy(PHONE).replace("RTP/AVP", "RTP/SAVP").into_bytes();
+        assert!(ask(Half::Offer, &secure, SIP, SIP).contains("\"SDES\":[\"nonew\"]"));
+        assert!(!ask(Half::Offer, PHONE, SIP, SIP).contains("SDES"));
     }
 
     #[test]

@@ -777,3 +777,160 @@ fn sealed(
     packet.truncate(length);
     packet
 }
+
+/// A leg with ICE and DTLS on each of its two ports.
+fn two_ports(own: &str, other: &str, controlling: bool, role: DtlsRole, peer: &[u8]) -> LegPlan {
+    let (own, other) = (address(own), address(other));
+    let next = |at: SocketAddr| SocketAddr::new(at.ip(), at.port() + 1);
+    let name = |at: SocketAddr| format!("ufrag{}", at.port());
+    let candidate = |component: u8, at: SocketAddr| {
+        format!(
+            "1 {component} UDP {} {} {} typ host",
+            2_130_706_432 - u32::from(component),
+            at.ip(),
+            at.port()
+        )
+    };
+    LegPlan {
+        remote_rtp: Some(other),
+        remote_rtcp: Some(next(other)),
+        ice: Some(IcePlan {
+            local_ufrag: name(own),
+            local_pwd: "passwordpasswordpassword".into(),
+            remote: Some(IceRemote {
+                ufrag: name(other),
+                pwd: "passwordpasswordpassword".into(),
+                candidates: vec![candidate(1, other), candidate(2, next(other))],
+                lite: false,
+            }),
+            controlling,
+            local_candidates: vec![own],
+            local_rtcp: vec![next(own)],
+        }),
+        security: Security::Dtls(DtlsPlan { fingerprints: fingerprint(peer), role }),
+        feedback: true,
+        ..plain("192.0.2.1:4000")
+    }
+}
+
+/// Without rtcp-mux each port has checks and a handshake of its own: two bridges, one at each end of such a leg.
+#[test]
+fn rtcp_has_a_way_of_its_own() {
+    const WEST: &str = "192.0.2.10:10000";
+    const EAST: &str = "192.0.2.20:6000";
+    let ((west_identity, west_digest), (east_identity, east_digest)) = (identity(), identity());
+    let (mut now, anchor) = (Instant(START), anchor());
+    let mut west = Bridge::new(west_identity, anchor);
+    let mut east = Bridge::new(east_identity, anchor);
+    west.apply(now, Side::Offerer, plain("192.0.2.1:4000"));
+    west.apply(now, Side::Answerer, two_ports(WEST, EAST, true, DtlsRole::Passive, &east_digest));
+    east.apply(now, Side::Offerer, two_ports(EAST, WEST, false, DtlsRole::Active, &west_digest));
+    east.apply(now, Side::Answerer, plain("192.0.2.2:5000"));
+    let of_port = |port: u16| if port.is_multiple_of(2) { Component::Rtp } else { Component::Rtcp };
+    let from = |base: &str, component| {
+        let at = address(base);
+        SocketAddr::new(at.ip(), at.port() + u16::from(component == Component::Rtcp)).to_string()
+    };
+    for _ in 0..600 {
+        now = now + Duration::from_millis(5);
+        for bridge in [&mut west, &mut east] {
+            if bridge.poll_timeout().is_some_and(|at| at <= now) {
+                bridge.handle_timeout(now);
+            }
+        }
+        while let Some(sent) = west.poll_transmit() {
+            let source = from(WEST, sent.component);
+            put(&mut east, now, Side::Offerer, of_port(sent.to.port()), &source, &sent.data);
+        }
+        while let Some(sent) = east.poll_transmit() {
+            let source = from(EAST, sent.component);
+            put(&mut west, now, Side::Answerer, of_port(sent.to.port()), &source, &sent.data);
+        }
+    }
+    // A phone at each end: its RTP and its RTCP come out at the other, each by its own way.
+    let report = sender_report(1, 0, None);
+    for (component, phone, packet, far) in [
+        (Component::Rtp, "192.0.2.1:4000", rtp(1, 1), "192.0.2.2:5000"),
+        (Component::Rtcp, "192.0.2.1:4001", report, "192.0.2.2:5001"),
+    ] {
+        let (verdict, sealed) = put(&mut west, now, Side::Offerer, component, phone, &packet);
+        let Verdict::Forward { component: out, to, .. } = verdict else {
+            panic!("{component:?}: {verdict:?}")
+        };
+        assert_eq!((out, of_port(to.port())), (component, component));
+        assert_ne!(sealed, packet, "protected");
+        // The other port's keys do not fit.
+        let other = if component == Component::Rtp { Component::Rtcp } else { Component::Rtp };
+        let (verdict, _) = put(&mut east, now, Side::Offerer, other, &from(WEST, other), &sealed);
+        assert!(matches!(verdict, Verdict::Dropped(_)), "{component:?}: {verdict:?}");
+        let (verdict, clear) = put(&mut east, now, Side::Offerer, component, &from(WEST, component), &sealed);
+        assert!(
+            matches!(verdict, Verdict::Forward { component: out, to, .. } if out == component && to == address(far)),
+            "{component:?}: {verdict:?}"
+        );
+        assert_eq!(clear, packet);
+    }
+    assert_eq!(
+        events(&mut west).iter().filter(|event| matches!(event, Event::DtlsConnected { .. })).count(),
+        1
+    );
+}
+
+/// Keys that pass from leg to leg: every byte leaves as it came, feedback too, and under its sender's own index.
+#[test]
+fn what_is_under_its_senders_keys_leaves_as_it_came() {
+    let suite = Suite::AesCm128HmacSha1_80;
+    let (alice, bob): (Vec<u8>, Vec<u8>) = ((0..30).collect(), (100..130).collect());
+    let keys = |local: &[u8], remote: &[u8]| {
+        Security::Sdes(SdesPlan {
+            suite: suite.name().into(),
+            local_key: local.to_vec(),
+            remote_key: remote.to_vec(),
+            local_mki: Vec::new(),
+            remote_mki: Vec::new(),
+            is_shared: true,
+        })
+    };
+    let now = Instant(START);
+    let mut bridge = Bridge::new(identity().0, anchor());
+    bridge.apply(now, Side::Offerer, LegPlan { security: keys(&bob, &alice), ..plain("192.0.2.1:4000") });
+    bridge.apply(now, Side::Answerer, LegPlan { security: keys(&alice, &bob), ..plain("192.0.2.2:5000") });
+    let mut phone = srtp::Context::from_concatenated(suite, &alice).expect("a key");
+    let came = sealed(rtp(1, 1), |data, length| phone.protect_rtp(data, length));
+    let (_, out) = put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &came);
+    assert_eq!(out, came);
+    // A report with a picture loss indication behind it, that a profile without feedback would lose.
+    let report = [sender_report(1, 0, None), vec![0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2]].concat();
+    for _ in 0..3 {
+        let came = sealed(report.clone(), |data, length| phone.protect_rtcp(data, length));
+        let (_, out) = put(&mut bridge, now, Side::Offerer, Component::Rtcp, "192.0.2.1:4001", &came);
+        assert_eq!(out, came);
+    }
+}
+
+/// Fax goes across unread; on a leg for RTP the same bytes are nothing.
+#[test]
+fn an_opaque_leg_looks_into_nothing() {
+    let now = Instant(START);
+    let udptl = [0, 1, 6, 0x11, 0x22];
+    let opaque = |opaque, at| LegPlan { opaque, ..plain(at) };
+    for is_opaque in [true, false] {
+        let mut bridge = Bridge::new(identity().0, anchor());
+        bridge.apply(now, Side::Offerer, opaque(is_opaque, "192.0.2.1:4000"));
+        bridge.apply(now, Side::Answerer, opaque(is_opaque, "192.0.2.2:5000"));
+        let (verdict, out) = put(&mut bridge, now, Side::Answerer, Component::Rtp, "203.0.113.9:6", &udptl);
+        let to = address("192.0.2.1:4000");
+        match is_opaque {
+            true => {
+                let component = Component::Rtp;
+                assert_eq!(verdict, Verdict::Forward { side: Side::Offerer, component, to, length: 5 });
+                assert_eq!(out, udptl);
+                // Learned as RTP's source would be: the way back leads there.
+                let (verdict, _) =
+                    put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &udptl);
+                assert!(matches!(verdict, Verdict::Forward { to, .. } if to == address("203.0.113.9:6")));
+            }
+            false => assert!(matches!(verdict, Verdict::Dropped(_)), "{verdict:?}"),
+        }
+    }
+}

@@ -162,3 +162,77 @@ fn responses_stay_in_order_behind_the_relay() {
     assert_eq!(codes, [183, 200]);
     assert!(net.last(ALICE).ends_with("v=0\r\nANSWER\r\n"));
 }
+
+/// Ports and secrets of a relay, as long as real ones.
+struct Relay;
+
+impl crate::rewrite::Supply for Relay {
+    fn ports(
+        &mut self,
+        _: usize,
+        _: crate::media::plan::Side,
+        _: &crate::rewrite::Want,
+    ) -> Result<crate::rewrite::Address, String> {
+        let address = |port: u16| std::net::SocketAddr::from(([198, 51, 100, 101], port));
+        Ok(crate::rewrite::Address {
+            advertised: address(0).ip(),
+            rtp: address(38_210),
+            rtcp: address(38_211),
+        })
+    }
+
+    fn ice(&mut self) -> (String, String) {
+        ("ufragufr".into(), "passwordpasswordpasswordpa".into())
+    }
+
+    fn foundation(&mut self) -> String {
+        "foundationfounda".into()
+    }
+
+    fn fingerprint(&self) -> crate::sdp::Fingerprint {
+        crate::sdp::Fingerprint { hash: "sha-256".into(), digest: vec![7; 32] }
+    }
+
+    fn sdes_key(&mut self) -> Vec<u8> {
+        vec![7; 30]
+    }
+}
+
+/// The seed's Chrome offer, in what JsSIP and an edge put around it, leaves for a phone as one datagram of an Ethernet.
+#[test]
+fn a_browsers_invite_to_a_phone_fits_one_datagram() {
+    const OFFER: &str = include_str!("../../../../../tests/data/seed/3-webrtc-to-sip-offer.in.sdp");
+    let mut net = Net::new(with_relay());
+    net.bind("bob", "sip:bob@203.0.113.7:19145;rinstance=c4b04a708c006af2", None);
+    let invite = format!(
+        "INVITE sip:bob@example.com SIP/2.0\r\n\
+         Via: SIP/2.0/UDP {EDGE};branch=z9hG4bK8d331bee61423445fbc620d8076cb89c\r\n\
+         Via: SIP/2.0/WSS vd4mdr8kjs9o.invalid;branch=z9hG4bK7729401;received=203.0.113.200;rport=53917\r\n\
+         Record-Route: <sip:0123456789012345678901234567890123456789abc@{EDGE};lr;ob>\r\n\
+         Max-Forwards: 69\r\nTo: <sip:bob@example.com>\r\n\
+         From: \"Alice Example\" <sip:alice@example.com>;tag=2fsmjbh0ud\r\nCall-ID: ekmrb62i6d19nkau6gbr\r\n\
+         CSeq: 5171 INVITE\r\nContact: <sip:9nvkvrsi@vd4mdr8kjs9o.invalid;transport=ws;ob>\r\n\
+         Content-Type: application/sdp\r\nSession-Expires: 90\r\n\
+         Allow: INVITE,ACK,CANCEL,BYE,UPDATE,MESSAGE,OPTIONS,REFER,INFO,NOTIFY\r\n\
+         Supported: timer,ice,replaces,outbound\r\nUser-Agent: JsSIP 3.10.1\r\nContent-Length: {}\r\n\r\n{OFFER}",
+        OFFER.len()
+    );
+    assert!(invite.len() > 2_500, "what came was much longer: {}", invite.len());
+    net.receive(EDGE, &invite);
+    let (ticket, asked) = net.relay_asked();
+    let flags = ng::Flags::parse(&asked).expect("flags that our relay knows");
+    assert!(flags.ignored.is_empty(), "{:?}", flags.ignored);
+    let input = crate::rewrite::Input {
+        sdp: asked.get_bytes("sdp").expect("an SDP"),
+        kind: crate::rewrite::Kind::Offer,
+        sender: crate::media::plan::Side::Offerer,
+        flags: &flags,
+    };
+    let rewritten = crate::rewrite::rewrite(&input, &mut crate::rewrite::Memory::default(), &mut Relay);
+    let sdp = rewritten.expect("an offer for a phone").sdp;
+    assert!(sdp.len() < 450, "{}:\n{}", sdp.len(), String::from_utf8_lossy(&sdp));
+    net.relay_says(ticket, Some(ng::Dict::new().with("result", "ok").with("sdp", sdp)));
+    let leaves = net.last("203.0.113.7:19145");
+    assert!(leaves.starts_with("INVITE ") && leaves.contains("m=audio 38210 RTP/AVP "), "{leaves}");
+    assert!(leaves.len() < 1_450, "{}:\n{leaves}", leaves.len());
+}
