@@ -94,6 +94,8 @@ pub struct Met {
     pub said_bye: bool,
     /// A 2xx that nobody acknowledged.
     pub unacknowledged: bool,
+    /// It rang until it gave up by itself.
+    pub rang_out: bool,
     /// Requests of ours within a dialog that the other side took.
     pub in_dialog: u64,
     /// Provisional responses that were acknowledged.
@@ -112,6 +114,8 @@ enum Timer {
     AnswerGivenUp(String),
     Cancel,
     Ring(String),
+    /// A phone does not ring for ever.
+    RingsNoMore(String),
     Answer(String),
     HangUp(String),
     Within(String, usize),
@@ -731,6 +735,7 @@ impl Ua {
             Timer::Cancel => self.cancel(),
             Timer::Ring(key) => {
                 if self.servers.get(&key).is_some_and(|server| server.status.is_none()) {
+                    self.after(Duration::from_secs(200), Timer::RingsNoMore(key.clone()));
                     self.open_here(&key);
                     let reliable = [("RSeq", "1"), ("Require", "100rel")];
                     if self.plan.reliable {
@@ -738,6 +743,13 @@ impl Ua {
                     } else {
                         self.respond(&key, 180, &[], b"");
                     }
+                }
+            }
+            Timer::RingsNoMore(key) => {
+                if self.servers.get(&key).is_some_and(|server| server.status.is_none()) {
+                    self.met.rang_out = true;
+                    self.respond(&key, 480, &[], b"");
+                    self.end_early();
                 }
             }
             Timer::Answer(key) => {

@@ -364,6 +364,10 @@ impl World {
         if self.loss == 0 && phones.iter().chain([&met]).any(|ua| ua.unacknowledged) {
             return Err("a 2xx that nobody acknowledged, though nothing was lost".into());
         }
+        // No CANCEL comes where all that a phone said was lost until the proxy's timer B; else it must.
+        if self.loss == 0 && phones.iter().any(|phone| phone.rang_out) {
+            return Err("a phone was left ringing, though nothing was lost".into());
+        }
         tally.answered += u64::from(met.answered);
         tally.refused += u64::from(met.refused);
         tally.cancelled += u64::from(met.cancelled);
