@@ -1,4 +1,4 @@
-# Shared by scripts/demo and scripts/test: what must be installed. Sourced, not run.
+# Shared by the scripts beside this folder: what they say, how they fail, what must be installed. Sourced, not run.
 
 # say TEXT: one line to whoever waits.
 say() { printf '%s\n' "$*" >&2; }
