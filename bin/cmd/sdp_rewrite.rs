@@ -1,4 +1,4 @@
-//! `sdp-rewrite`: the relay's rewriter as a filter, and what else there is to know about an SDP. CONTRACT 7.
+//! `sdp-rewrite`: the relay's rewriter as a filter, and what else there is to know about an SDP.
 //!
 //! In: SDPs, SIP messages, ng dictionaries (bencode, JSON, or the loose JSON of a log's dump), JSON objects with a field `sdp`.
 //! Out: the same kind, or findings. Here are the flags, and which part of the command they mean.

@@ -1,6 +1,6 @@
 //! rtpengine's control protocol, "ng": the values, their two encodings, and the flags of a request.
 //!
-//! No RFC: the reference is rtpengine's own documentation and behaviour (FEATURES of the protocol's 2019 to 2026 forms).
+//! No RFC: the reference is rtpengine's own documentation and behaviour (the protocol's forms of 2019 to 2026).
 //! A message is `COOKIE SP DICTIONARY`; the dictionary is bencode or JSON, told apart by its first byte.
 //! In: a datagram's bytes. Out: [`Message`], and bytes again in the encoding that the peer chose.
 //! Not here: what a command does (`relay`), how flags change an SDP (`rewrite`), sockets and retransmission (`sipbox-io`).
