@@ -24,4 +24,5 @@ sdp\t''"
 complete -c sipbox-sdp-rewrite -l check -d 'Say what is wrong, a line a finding, and rewrite nothing; --to and --answers tell what to judge it as'
 complete -c sipbox-sdp-rewrite -l anonymise -d 'Put other names, addresses, keys and tags in, the same for the same, and rewrite nothing'
 complete -c sipbox-sdp-rewrite -l strict -d 'Stop at the first that is bad; else it is told, and the rest goes on'
+complete -c sipbox-sdp-rewrite -s v -l verbose -d 'Say on standard error which lines were taken out for the receiver\'s sake'
 complete -c sipbox-sdp-rewrite -s h -l help -d 'Print help (see more with \'--help\')'

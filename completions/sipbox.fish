@@ -402,6 +402,7 @@ sdp\t''"
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l check -d 'Say what is wrong, a line a finding, and rewrite nothing; --to and --answers tell what to judge it as'
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l anonymise -d 'Put other names, addresses, keys and tags in, the same for the same, and rewrite nothing'
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l strict -d 'Stop at the first that is bad; else it is told, and the rest goes on'
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s v -l verbose -d 'Say on standard error which lines were taken out for the receiver\'s sake'
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -l hep-listen -d 'Receive HEPv3 on udp:HOST:PORT, until SIGTERM' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand siptrace" -s w -l write -d 'Also keep what --hep-listen takes, as pcapng, for this command or Wireshark; added to what is there, SIGHUP opens it anew' -r -F

@@ -124,6 +124,9 @@ struct Args {
     /// Stop at the first that is bad; else it is told, and the rest goes on
     #[arg(long)]
     strict: bool,
+    /// Say on standard error which lines were taken out for the receiver's sake
+    #[arg(short, long, conflicts_with = "mode")]
+    verbose: bool,
     /// sdp or json: the SDP alone in that form, and without a flag that says how to rewrite it, as it is; text or json: how
     /// findings are written
     #[arg(short, long, value_name = "FORM", value_enum)]
@@ -177,7 +180,8 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let supply = args.supply()?;
     let mut filter = Filter::new(flags, answers, supply, args.strict)
         .map_err(|refusal| Failure::new(Code::Data, format!("--answers: {refusal}")))?
-        .with_form(args.output, converts_only);
+        .with_form(args.output, converts_only)
+        .telling_cuts(args.verbose);
     let unread = source::each(&args.file, args.strict, &mut filter)?;
     filter.finish()?;
     unread.map_or(Ok(()), Err)

@@ -8,12 +8,12 @@ use super::source::Sink;
 use super::supply::Pinned;
 use super::{Bad, Form, place};
 use crate::exit::Failure;
-use crate::output::Output;
+use crate::output::{self, Output};
 use sipbox_core::inputs::{Item, Kind, Piece, json, sip};
 use sipbox_core::limits::STREAM_DIALOGS;
 use sipbox_core::media::plan::Side;
 use sipbox_core::ng::{Dict, Flags, Value};
-use sipbox_core::rewrite::{self, Input, Kind as Role, Memory, Refusal};
+use sipbox_core::rewrite::{self, Cut, Input, Kind as Role, Memory, Refusal};
 use sipbox_core::sdp::Sdp;
 use sipbox_core::sip::{Message, Method};
 use std::collections::{HashMap, VecDeque};
@@ -25,13 +25,48 @@ pub struct Filter {
     flags: Flags,
     /// The offer that `--answers` names, as it is and as it was understood.
     answers: Option<(Vec<u8>, Memory)>,
-    supply: Pinned,
+    rewriter: Rewriter,
     dialogs: Dialogs,
     out: Output,
     bad: Bad,
     /// Kept for their memory: an SDP out of a record, and what is written.
     text: Vec<u8>,
     written: Vec<u8>,
+}
+
+/// The rewriter, with what a relay would put in, and what it took out of the item at hand.
+struct Rewriter {
+    supply: Pinned,
+    verbose: bool,
+    cuts: Vec<Cut>,
+}
+
+impl Rewriter {
+    fn rewrite(
+        &mut self,
+        sdp: &[u8],
+        (kind, sender): (Role, Side),
+        flags: &Flags,
+        memory: &mut Memory,
+    ) -> Result<Vec<u8>, Refusal> {
+        let input = Input { sdp, kind, sender, flags, cuts: self.verbose };
+        let done = rewrite::rewrite(&input, memory, &mut self.supply)?;
+        self.cuts.extend(done.cut);
+        Ok(done.sdp)
+    }
+
+    /// `FILE:LINE: cut: a=…` on standard error; the line is the file's where the item is an SDP, else the SDP's own is told too.
+    fn tell_cuts(&mut self, file: &str, item: &Item<'_>) {
+        let first = item.place.line;
+        for cut in self.cuts.drain(..) {
+            let text = output::plain(&cut.text);
+            crate::progress::tell(&match (item.kind, cut.line) {
+                (Kind::Sdp, Some(line)) => format!("{file}:{}: cut: {text}", first + u64::from(line) - 1),
+                (_, Some(line)) => format!("{file}:{first}: cut: {text} (line {line} of the SDP)"),
+                (_, None) => format!("{file}:{first}: cut: {text}"),
+            });
+        }
+    }
 }
 
 /// What was said before in the stream; the oldest is forgotten for a new one.
@@ -100,7 +135,7 @@ impl Filter {
             converts_only: false,
             flags,
             answers,
-            supply,
+            rewriter: Rewriter { supply, verbose: false, cuts: Vec::new() },
             dialogs: Dialogs::default(),
             out: Output::new(),
             bad: Bad::new(strict),
@@ -114,6 +149,13 @@ impl Filter {
     pub fn with_form(mut self, form: Option<Form>, converts_only: bool) -> Self {
         self.form = form;
         self.converts_only = converts_only;
+        self
+    }
+
+    /// Tells on standard error what was taken out for the receiver's sake.
+    #[must_use]
+    pub fn telling_cuts(mut self, verbose: bool) -> Self {
+        self.rewriter.verbose = verbose;
         self
     }
 
@@ -184,8 +226,7 @@ impl Filter {
             Some((_, memory)) => (memory.clone(), Role::Answer, Side::Answerer),
             None => (Memory::default(), Role::Offer, Side::Offerer),
         };
-        let input = Input { sdp, kind, sender, flags: &self.flags };
-        Ok(rewrite::rewrite(&input, &mut memory, &mut self.supply)?.sdp)
+        self.rewriter.rewrite(sdp, (kind, sender), &self.flags, &mut memory)
     }
 
     /// The field is replaced, and all else stays byte for byte.
@@ -252,8 +293,7 @@ impl Filter {
         // An answer has the transport of its offer.
         let flags = Flags { transport_protocol: None, ..self.flags.clone() };
         let mut memory = offer.clone();
-        let input = Input { sdp, kind: Role::Answer, sender: Side::Answerer, flags: &flags };
-        Ok(rewrite::rewrite(&input, &mut memory, &mut self.supply)?.sdp)
+        self.rewriter.rewrite(sdp, (Role::Answer, Side::Answerer), &flags, &mut memory)
     }
 
     /// A request of ng: it brings its own flags, and gets the relay's reply.
@@ -278,10 +318,7 @@ impl Filter {
             self.dialogs.insert(key.clone(), memory);
         }
         let memory = self.dialogs.known.get_mut(&key).ok_or("no room for a further dialog")?;
-        let input = Input { sdp, kind, sender, flags: &flags };
-        rewrite::rewrite(&input, memory, &mut self.supply)
-            .map(|rewritten| rewritten.sdp)
-            .map_err(|refusal| refusal.to_string())
+        self.rewriter.rewrite(sdp, (kind, sender), &flags, memory).map_err(|refusal| refusal.to_string())
     }
 }
 
@@ -292,7 +329,9 @@ impl Sink for Filter {
             Piece::Fault(at, reason) => return self.bad.add(place(file, at, reason)),
         };
         let mut at = item.place;
-        let reason = match self.item(item) {
+        let done = self.item(item);
+        self.rewriter.tell_cuts(file, item);
+        let reason = match done {
             Ok(()) => return Ok(()),
             Err(Trouble::Failure(failure)) => return Err(failure),
             Err(Trouble::Other(reason)) => reason,

@@ -317,6 +317,41 @@ fn no_flag_is_taken_and_ignored() {
     }
 }
 
+/// `-v`: each line that a phone does not get, with its place; without it, nothing.
+#[test]
+fn what_was_cut_is_told_with_its_place() {
+    let offer = file("3-webrtc-to-sip-offer.in.sdp");
+    let args = ["--to", "sip", "--media-address", "192.0.2.1", "--seed", "1"];
+    let quiet = run(&args, offer.as_bytes());
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
+    let told = run(&[&args[..], &["-v"]].concat(), offer.as_bytes());
+    assert_eq!((told.code, &told.stdout), (0, &quiet.stdout));
+    let cut: Vec<(usize, &str)> = told
+        .stderr
+        .lines()
+        .map(|line| {
+            let (place, text) = line.strip_prefix("stdin:").unwrap().split_once(": cut: ").unwrap();
+            (place.parse().unwrap(), text)
+        })
+        .collect();
+    for (number, text) in &cut {
+        assert_eq!(offer.lines().nth(number - 1), Some(*text), "the line that it names");
+        assert!(!told.stdout.contains(text), "{text} is there");
+    }
+    // Each line about streams, and the codecs that only browsers have.
+    let ssrcs = offer.lines().filter(|line| line.starts_with("a=ssrc:")).count();
+    assert!(
+        ssrcs > 0 && cut.iter().filter(|(_, text)| text.starts_with("a=ssrc:")).count() == ssrcs,
+        "{cut:?}"
+    );
+    assert!(cut.iter().any(|(_, text)| text.starts_with("a=rtpmap:")), "{cut:?}");
+    // In a message, the SDP's own line is told, with the message's.
+    let told = run(&[&args[..], &["-v"]].concat(), json!({"sdp": offer}).to_string().as_bytes());
+    let (number, text) = cut[0];
+    let first = told.stderr.lines().next().unwrap();
+    assert_eq!(first, format!("stdin:1: cut: {text} (line {number} of the SDP)"));
+}
+
 #[test]
 fn forms_there_and_back() {
     for name in

@@ -67,7 +67,11 @@ fn both(choice: u8, offer: &[u8], answer: &[u8]) -> Vec<Vec<u8>> {
     ];
     for (kind, sender, sdp, flags) in &ways {
         let before = memory.clone();
-        match rewrite(&Input { sdp, kind: *kind, sender: *sender, flags }, &mut memory, &mut supply) {
+        match rewrite(
+            &Input { sdp, kind: *kind, sender: *sender, flags, cuts: false },
+            &mut memory,
+            &mut supply,
+        ) {
             Ok(done) => {
                 let parsed = Sdp::parse(&done.sdp).expect("what is written is an SDP");
                 let offered = Sdp::parse(offer).map_or(0, |offer| offer.media_count());

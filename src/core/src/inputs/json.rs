@@ -44,17 +44,31 @@ pub fn members(text: &[u8], mut member: impl FnMut(&[u8], Range<usize>)) -> Resu
 }
 
 /// Bytes that end or interrupt the plain run of a string.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 32 {
-        table[byte] = true;
-        byte += 1;
+const fn is_special(byte: u8) -> bool {
+    byte < 32 || byte == b'"' || byte == b'\\'
+}
+
+/// How many bytes of a string stand for themselves: eight at a time, as lines of an SDP are too short for `memchr`.
+fn plain_run(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let mut at = 0;
+    let (eights, _) = text.as_chunks::<8>();
+    for eight in eights {
+        let word = u64::from_le_bytes(*eight);
+        // The first hit of each is exact; a borrow can only make another one after it.
+        let control = word.wrapping_sub(ONES * 32) & !word & HIGH;
+        let quote = zero(word ^ (ONES * b'"' as u64));
+        let backslash = zero(word ^ (ONES * b'\\' as u64));
+        let hits = control | quote | backslash;
+        if hits != 0 {
+            return at + hits.trailing_zeros() as usize / 8;
+        }
+        at += 8;
     }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
+    at + text[at..].iter().position(|byte| is_special(*byte)).unwrap_or(text.len() - at)
+}
 
 struct Reader<'a> {
     text: &'a [u8],
@@ -104,19 +118,15 @@ impl Reader<'_> {
         self.expect(b'"')?;
         loop {
             let rest = &self.text[self.at..];
-            let run = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]);
-            let Some(run) = run else {
-                self.at = self.text.len();
-                return Err(self.fault());
-            };
+            let run = plain_run(rest);
             self.at += run;
-            match rest[run] {
-                b'"' => {
+            match rest.get(run) {
+                Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
-                b'\\' => self.escape()?,
-                _ => return Err(self.fault()),
+                Some(b'\\') => self.escape()?,
+                Some(_) | None => return Err(self.fault()),
             }
         }
     }
@@ -303,9 +313,11 @@ fn put(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + text.len() / 8 + 2);
     out.push(b'"');
     let mut rest = text;
-    while let Some(run) = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]) {
+    loop {
+        let run = plain_run(rest);
         out.extend_from_slice(&rest[..run]);
-        match rest[run] {
+        let Some(special) = rest.get(run) else { break };
+        match *special {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
@@ -314,7 +326,6 @@ fn put(text: &[u8], out: &mut Vec<u8>) {
         }
         rest = &rest[run + 1..];
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

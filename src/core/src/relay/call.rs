@@ -134,7 +134,7 @@ impl Branch {
         common: &mut Common,
         engine: &mut dyn Engine,
     ) -> Result<Vec<u8>, Refusal> {
-        let input = Input { sdp, kind, sender, flags };
+        let input = Input { sdp, kind, sender, flags, cuts: false };
         let mut ports = FromEngine { slots: &mut self.slots, common, engine };
         let rewritten = rewrite::rewrite(&input, &mut self.memory, &mut ports)?;
         for (media, outcome) in rewritten.media.into_iter().enumerate() {

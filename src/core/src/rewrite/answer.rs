@@ -26,7 +26,7 @@ impl MediaMemory {
             None => said.mid.clone().filter(|_| flags.generate_mid),
         };
         let refused = || Told {
-            protocol: offer.as_ref().unwrap_or(said).protocol.clone(),
+            protocol: offer.as_deref().unwrap_or(said).protocol.clone(),
             ..Told::rejected(said, mid.clone())
         };
         if said.passes && offer.as_ref().is_none_or(|offer| offer.passes) {
@@ -50,7 +50,7 @@ impl MediaMemory {
 
         let mux = mux::answered(flags, self.side(receiver), said);
         let ice = ice::answered(flags, self.side(receiver));
-        let security = self.answered_security(index, offer.as_ref(), profile, input, supply)?;
+        let security = self.answered_security(index, offer.as_deref(), profile, input, supply)?;
         let side = self.side_mut(receiver);
         if side.controlling.is_none() && ice {
             // He offered; only a lite peer leaves the choice to us (RFC 8445 §6.1.1).
@@ -60,7 +60,7 @@ impl MediaMemory {
         Ok(Told {
             protocol: profile.as_str().to_owned(),
             profile: Some(profile),
-            formats: codecs::answered(section, said, offer.as_ref(), flags),
+            formats: codecs::answered(section, said, offer.as_deref(), flags),
             mid,
             mux,
             own_rtcp: !mux,

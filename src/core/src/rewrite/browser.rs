@@ -14,15 +14,41 @@ use crate::sdp::{Line, Profile, RtpMap, Sdp, Section};
 /// A line that was taken out for the receiver's sake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Of the sender's description, counted from 1.
-    pub line: u32,
+    /// Of the sender's description, counted from 1; `None` for one that only the new description had.
+    pub line: Option<u32>,
     pub text: String,
 }
 
-impl Cut {
-    pub(super) fn of(line: &Line<'_>) -> Cut {
-        let value = String::from_utf8_lossy(line.value);
-        Cut { line: line.number, text: format!("{}={value}", char::from(line.kind)) }
+/// The list of what was taken out, where somebody wants it: a relay does not.
+pub(super) struct Cuts {
+    wanted: bool,
+    list: Vec<Cut>,
+}
+
+impl Cuts {
+    pub const fn new(wanted: bool) -> Cuts {
+        Cuts { wanted, list: Vec::new() }
+    }
+
+    /// A line of the sender's.
+    pub fn add(&mut self, line: &Line<'_>) {
+        self.put(Some(line.number), line);
+    }
+
+    /// A line of the new description.
+    fn add_composed(&mut self, line: &Line<'_>) {
+        self.put(None, line);
+    }
+
+    fn put(&mut self, number: Option<u32>, line: &Line<'_>) {
+        if self.wanted {
+            let value = String::from_utf8_lossy(line.value);
+            self.list.push(Cut { line: number, text: format!("{}={value}", char::from(line.kind)) });
+        }
+    }
+
+    pub fn into_list(self) -> Vec<Cut> {
+        self.list
     }
 }
 
@@ -56,7 +82,7 @@ fn rank(kind: u8, order: &[u8]) -> Option<usize> {
 }
 
 /// The text in the RFC's order, with the lines that must be there; what it does not know is left out.
-pub(super) fn mend(text: Vec<u8>, cut: &mut Vec<Cut>) -> Vec<u8> {
+pub(super) fn mend(text: Vec<u8>, cut: &mut Cuts) -> Vec<u8> {
     let Ok(sdp) = Sdp::parse(&text) else { return text };
     let mut out = Vec::with_capacity(text.len() + 16);
     let session = sdp.session();
@@ -79,7 +105,7 @@ fn section(
     order: &[u8],
     once: &[u8],
     added: &[(u8, &[u8])],
-    cut: &mut Vec<Cut>,
+    cut: &mut Cuts,
 ) {
     let simulcast = |value: &[u8]| value.starts_with(b"simulcast:");
     // Without the extension that names its streams it means nothing (RFC 8853 §5.5).
@@ -88,7 +114,7 @@ fn section(
     for line in section.lines().iter().filter(|line| line.kind != 0) {
         let odd = line.kind == b'a' && (is_half_ssrc(line) || simulcast(line.value) && !has_rid);
         if odd {
-            cut.push(Cut::of(line));
+            cut.add_composed(line);
             continue;
         }
         let again = lines.iter().any(|(_, kind, value)| {
@@ -97,7 +123,7 @@ fn section(
         });
         match rank(line.kind, order).filter(|_| !again) {
             Some(rank) => lines.push((rank, line.kind, line.value)),
-            None => cut.push(Cut::of(line)),
+            None => cut.add_composed(line),
         }
     }
     lines.extend(added.iter().filter_map(|(kind, value)| Some((rank(*kind, order)?, *kind, *value))));

@@ -28,13 +28,12 @@ fn is_named(map: Option<&RtpMap<'_>>, format: &str, name: &str) -> bool {
 }
 
 /// The formats that an offer's receiver is told; empty: none of the sender's is left.
-pub(super) fn offered(section: &Section<'_, '_>, said: &Said, flags: &Flags) -> String {
-    let all: Vec<&str> = said.formats.split_ascii_whitespace().collect();
+pub(super) fn offered(said: &Said, flags: &Flags) -> String {
     if said.profile.is_none() || (flags.codec.is_empty() && !flags.strip_browser) {
         return said.formats.clone();
     }
-    let rtpmaps: Vec<RtpMap<'_>> = section.rtpmaps().collect();
-    let maps: Vec<_> = all.iter().map(|format| (*format, map_of(&rtpmaps, format))).collect();
+    let maps: Vec<_> =
+        said.formats.split_ascii_whitespace().map(|format| (format, said.map_of(format))).collect();
     let named = |(format, map): &(&str, Option<RtpMap<'_>>), names: &[String]| {
         names.iter().position(|name| is_named(map.as_ref(), format, name))
     };

@@ -5,12 +5,13 @@
 //! that nobody here knows, mid, rtpmap (static ones added), fmtp, direction, rtcp, rtcp-mux, crypto, setup, fingerprint,
 //! ICE, candidates. Not here: decisions (`offer`, `answer`).
 
-use super::browser::{Cut, are_for_browser, is_browsers, is_for_browser, mend};
+use super::browser::{Cut, Cuts, are_for_browser, is_browsers, is_for_browser, mend};
 use super::memory::{Memory, SideMemory, Told};
 use super::origin::OriginTold;
 use super::said::Said;
 use super::{Input, Supply, address, codecs, dtls, ice, keys, manipulate, mux, other};
 use crate::sdp::{Family, Line, Profile, Sdp, Section};
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What the relay writes itself, or what would be untrue of its legs.
@@ -63,7 +64,7 @@ pub(super) fn compose(
     });
     let mut writer = Writer {
         out: Out(Vec::with_capacity(2048)),
-        cut: Vec::new(),
+        cut: Cuts::new(input.cuts),
         input,
         origin,
         ours,
@@ -99,7 +100,7 @@ pub(super) fn compose(
     if for_browser || are_for_browser(input.flags) {
         text = mend(text, &mut cut);
     }
-    (manipulate::apply(text, &input.flags.manipulations), cut)
+    (manipulate::apply(text, &input.flags.manipulations), cut.into_list())
 }
 
 /// In the c= line of an m-line that is refused.
@@ -121,17 +122,27 @@ pub(super) struct Out(Vec<u8>);
 
 impl Out {
     pub fn line(&mut self, text: std::fmt::Arguments<'_>) {
-        use std::io::Write;
         // Writing to a Vec cannot fail.
         let _ = self.0.write_fmt(text);
         self.0.extend_from_slice(b"\r\n");
     }
 
-    /// The name is one of ours; the value, of one line that was read.
-    pub fn attribute(&mut self, name: &str, value: &str) {
-        for part in ["a=", name, ":", value, "\r\n"] {
+    /// A line's beginning.
+    pub fn words(&mut self, parts: &[&str]) {
+        for part in parts {
             self.0.extend_from_slice(part.as_bytes());
         }
+    }
+
+    /// A line, or its end, of these parts; formatting costs several times as much.
+    pub fn parts(&mut self, parts: &[&str]) {
+        self.words(parts);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    /// The name is one of ours; the value, of one line that was read.
+    pub fn attribute(&mut self, name: &str, value: &str) {
+        self.parts(&["a=", name, ":", value]);
     }
 
     pub fn raw(&mut self, kind: u8, value: &[u8]) {
@@ -148,21 +159,55 @@ impl Out {
     }
 
     fn connection(&mut self, address: IpAddr) {
-        self.line(format_args!("c=IN {} {address}", Family::of(&address).as_str()));
+        self.0.extend_from_slice(b"c=");
+        self.address(address);
+        self.parts(&[]);
+    }
+
+    /// `IN IP4 192.0.2.1`
+    pub fn address(&mut self, address: IpAddr) {
+        self.words(&["IN ", Family::of(&address).as_str(), " "]);
+        match address {
+            IpAddr::V4(ip) => {
+                for (at, octet) in ip.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        self.0.push(b'.');
+                    }
+                    self.number(octet.into());
+                }
+            }
+            // Writing to a Vec cannot fail.
+            IpAddr::V6(ip) => drop(write!(self.0, "{ip}")),
+        }
+    }
+
+    /// At most five decimal digits.
+    pub fn number(&mut self, number: u16) {
+        let mut digits = [b'0'; 5];
+        let (mut rest, mut first) = (number, digits.len() - 1);
+        for (at, digit) in digits.iter_mut().enumerate().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+            if *digit != b'0' {
+                first = at;
+            }
+        }
+        self.0.extend_from_slice(digits.get(first..).unwrap_or_default());
     }
 
     fn media(&mut self, media: &str, port: u16, told: &Told) {
-        match told.formats.trim() {
-            "" => self.line(format_args!("m={media} {port} {}", told.protocol)),
-            formats => self.line(format_args!("m={media} {port} {} {formats}", told.protocol)),
-        }
+        let formats = told.formats.trim();
+        let blank = if formats.is_empty() { "" } else { " " };
+        self.words(&["m=", media, " "]);
+        self.number(port);
+        self.parts(&[" ", &told.protocol, blank, formats]);
     }
 }
 
 /// What all parts of the text need.
 struct Writer<'a> {
     out: Out,
-    cut: Vec<Cut>,
+    cut: Cuts,
     input: &'a Input<'a>,
     origin: &'a OriginTold,
     ours: Option<IpAddr>,
@@ -195,7 +240,7 @@ impl Writer<'_> {
             return;
         }
         if self.input.flags.strip_browser && is_browsers(name, self.feedback) {
-            return self.cut.push(Cut::of(line));
+            return self.cut.add(line);
         }
         self.out.keep(line);
     }
@@ -216,7 +261,7 @@ impl Writer<'_> {
 
     fn mid(&mut self, told: &Told) {
         if let Some(mid) = &told.mid {
-            self.out.line(format_args!("a=mid:{mid}"));
+            self.out.attribute("mid", mid);
         }
     }
 }
@@ -249,7 +294,7 @@ impl Part<'_, '_> {
             writer.out.line(format_args!("a=ptime:{ptime}"));
         }
         let out = &mut writer.out;
-        out.line(format_args!("a={}", self.said.direction.as_str()));
+        out.parts(&["a=", self.said.direction.as_str()]);
         mux::write(out, self.told, own, flags);
         keys::write(out, &self.told.security.sdes, flags);
         dtls::write(out, self.side, self.told, flags, supply);
@@ -322,12 +367,12 @@ impl Part<'_, '_> {
                 continue;
             }
             if flags.strip_browser && is_browsers(name, feedback) {
-                writer.cut.push(Cut::of(line));
+                writer.cut.add(line);
                 continue;
             }
             writer.out.keep(line);
         }
-        if flags.strip_browser {
+        if flags.strip_browser && writer.input.cuts {
             self.cut_codecs(writer);
         }
     }
@@ -343,7 +388,7 @@ impl Part<'_, '_> {
         for line in self.section.lines() {
             let Some(("rtpmap" | "fmtp", value)) = line.attribute() else { continue };
             if !self.is_told(value) {
-                writer.cut.push(Cut::of(line));
+                writer.cut.add(line);
             }
         }
     }

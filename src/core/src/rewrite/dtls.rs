@@ -34,7 +34,7 @@ pub(super) const fn setup_of(role: DtlsRole) -> Setup {
 
 pub(super) fn write(out: &mut Out, side: &SideMemory, told: &Told, flags: &Flags, supply: &dyn Supply) {
     let Some(setup) = told.security.dtls else { return };
-    out.line(format_args!("a=setup:{}", setup.as_str()));
+    out.attribute("setup", setup.as_str());
     // The peer's own hash where he offered one that we can show (RFC 8122 §5), SHA-256 otherwise.
     let theirs = || {
         let first = side.said.as_ref()?.fingerprints.first()?;
@@ -42,9 +42,9 @@ pub(super) fn write(out: &mut Out, side: &SideMemory, told: &Told, flags: &Flags
     };
     let asked = flags.fingerprint_hash.as_ref().and_then(|hash| supply.fingerprint_by(hash));
     let fingerprint = asked.or_else(theirs).unwrap_or_else(|| supply.fingerprint());
-    out.line(format_args!("a=fingerprint:{}", fingerprint.to_value()));
+    out.attribute("fingerprint", &fingerprint.to_value());
     // With ICE, new credentials tell of a new association (RFC 8842 §4); browsers send none either.
     if let Some(id) = side.tls_id.as_ref().filter(|_| !told.ice) {
-        out.line(format_args!("a=tls-id:{id}"));
+        out.attribute("tls-id", id);
     }
 }

@@ -36,10 +36,10 @@ pub(super) fn answered(flags: &Flags, offerer: &SideMemory) -> bool {
 
 pub(super) fn write(out: &mut Out, side: &SideMemory, told: &Told, own: &Address, flags: &Flags) {
     let Some((ufrag, pwd, foundation)) = side.ice.as_ref().filter(|_| told.ice) else { return };
-    out.line(format_args!("a=ice-ufrag:{ufrag}"));
-    out.line(format_args!("a=ice-pwd:{pwd}"));
+    out.attribute("ice-ufrag", ufrag);
+    out.attribute("ice-pwd", pwd);
     if told.trickle {
-        out.line(format_args!("a=ice-options:trickle"));
+        out.attribute("ice-options", "trickle");
     }
     // Where an address is put in for ours, it stands for all of them.
     let more = side.more.as_ref().filter(|_| flags.media_address.is_none());
@@ -56,6 +56,6 @@ pub(super) fn write(out: &mut Out, side: &SideMemory, told: &Told, own: &Address
         candidate(2, preference, own, own.rtcp.port());
     }
     if told.trickle {
-        out.line(format_args!("a=end-of-candidates"));
+        out.parts(&["a=end-of-candidates"]);
     }
 }

@@ -9,6 +9,7 @@ use super::said::{Said, read};
 use super::{Address, Input, Kind, Refusal, Supply, other};
 use crate::media::plan::{DtlsRole, Learning, Side};
 use crate::sdp::{Profile, Sdp, Section, Setup};
+use std::sync::Arc;
 
 /// How keys may be agreed, as we told a side: in an offer both ways may stand beside each other.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,7 +73,8 @@ impl Told {
 /// One side of one m-line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SideMemory {
-    pub said: Option<Said>,
+    /// Shared with the copies of this memory: it is never changed, only replaced.
+    pub said: Option<Arc<Said>>,
     pub told: Option<Told>,
     pub(super) address: Option<Address>,
     /// Ports of the other address family, for ICE.
@@ -131,7 +133,7 @@ impl Memory {
     /// The memory of a dialog of which only the offer is known, as `sdp-rewrite --answers` has it.
     pub fn of_offer(offer: &[u8], flags: &crate::ng::Flags) -> Result<Memory, Refusal> {
         let sdp = Sdp::parse(offer).map_err(Refusal::Sdp)?;
-        let input = Input { sdp: offer, kind: Kind::Offer, sender: Side::Offerer, flags };
+        let input = Input { sdp: offer, kind: Kind::Offer, sender: Side::Offerer, flags, cuts: false };
         let media = sdp.medias().map(|section| {
             let mut slot = MediaMemory::default();
             slot.hear(&sdp, &section, &input);
@@ -215,7 +217,7 @@ impl MediaMemory {
             side.accept_mux = input.flags.rtcp_mux.demux || input.flags.rtcp_mux.accept;
             side.ptime_reverse = input.flags.ptime_reverse;
         }
-        side.said = Some(said);
+        side.said = Some(Arc::new(said));
     }
 
     /// The answer lacks this m-line.

@@ -144,6 +144,8 @@ pub struct Input<'a> {
     /// Who sent it: [`Side::Offerer`] made the first offer of the dialog, whoever makes a later one.
     pub sender: Side,
     pub flags: &'a Flags,
+    /// Whether [`Rewritten::cut`] is wanted.
+    pub cuts: bool,
 }
 
 /// What became of one m-line.
@@ -161,7 +163,7 @@ pub struct Rewritten {
     pub sdp: Vec<u8>,
     /// One for each m-line of the dialog.
     pub media: Vec<Outcome>,
-    /// What `strip-browser` took out.
+    /// What was taken out for the receiver's sake; empty unless [`Input::cuts`].
     pub cut: Vec<Cut>,
 }
 

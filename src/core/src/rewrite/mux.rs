@@ -8,7 +8,6 @@ use super::memory::{SideMemory, Told};
 use super::said::Said;
 use super::{Address, address};
 use crate::ng::Flags;
-use crate::sdp::Family;
 
 /// Whether an offer's receiver is offered mux.
 pub(super) fn offered(flags: &Flags, said: &Said) -> bool {
@@ -38,12 +37,18 @@ pub(super) fn write(out: &mut Out, told: &Told, own: &Address, flags: &Flags) {
         let port = if told.own_rtcp { own.rtcp.port() } else { own.rtp.port() };
         let host = address::told(own, flags);
         if flags.full_rtcp_attribute {
-            out.line(format_args!("a=rtcp:{port} IN {} {host}", Family::of(&host).as_str()));
+            out.words(&["a=rtcp:"]);
+            out.number(port);
+            out.words(&[" "]);
+            out.address(host);
+            out.parts(&[]);
         } else {
-            out.line(format_args!("a=rtcp:{port}"));
+            out.words(&["a=rtcp:"]);
+            out.number(port);
+            out.parts(&[]);
         }
     }
     if told.mux {
-        out.line(format_args!("a=rtcp-mux"));
+        out.parts(&["a=rtcp-mux"]);
     }
 }

@@ -35,7 +35,7 @@ impl MediaMemory {
         let Some(heard) = said.profile else {
             return Ok(Told { rejected: false, opaque: true, ..Told::rejected(said, mid) });
         };
-        let formats = codecs::offered(section, said, flags);
+        let formats = codecs::offered(said, flags);
         if formats.is_empty() {
             return Ok(Told::rejected(said, mid));
         }

@@ -7,7 +7,7 @@ use super::compose::Out;
 use super::{Input, other};
 use crate::media::plan::Side;
 use crate::ng::Flags;
-use crate::sdp::{Family, Line, Origin, Sdp};
+use crate::sdp::{Line, Origin, Sdp};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
@@ -42,11 +42,7 @@ impl Origins {
     /// Decides, and remembers.
     pub fn told(&mut self, sdp: &Sdp<'_>, input: &Input<'_>) -> OriginTold {
         let Some(theirs) = sdp.session().origin() else { return OriginTold::default() };
-        let mut hasher = DefaultHasher::new();
-        for line in sdp.lines().iter().filter(|line| line.kind != b'o') {
-            hasher.write(line.raw);
-        }
-        let digest = hasher.finish();
+        let digest = digest(sdp, input.sdp);
         let stated = theirs.session_version.parse().unwrap_or(0);
         let known = match other(input.sender) {
             Side::Offerer => &mut self.offerer,
@@ -85,6 +81,22 @@ impl Origins {
     }
 }
 
+/// Of all that is no o= line: `text` in as few pieces as may be.
+fn digest(sdp: &Sdp<'_>, text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let (mut from, mut at) = (0, 0);
+    for line in sdp.lines() {
+        let next = at + line.raw.len();
+        if line.kind == b'o' {
+            hasher.write(text.get(from..at).unwrap_or_default());
+            from = next;
+        }
+        at = next;
+    }
+    hasher.write(text.get(from..).unwrap_or_default());
+    hasher.finish()
+}
+
 impl OriginTold {
     /// An o= line.
     pub fn write(&self, out: &mut Out, line: &Line<'_>, flags: &Flags, ours: Option<IpAddr>) {
@@ -94,15 +106,13 @@ impl OriginTold {
         let session_id = self.session_id.as_deref().unwrap_or(o.session_id);
         let number = self.version.map(|version| version.to_string());
         let version = number.as_deref().unwrap_or(o.session_version);
+        out.words(&["o=", username, " ", session_id, " ", version, " "]);
         match address {
-            Some(address) => out.line(format_args!(
-                "o={username} {session_id} {version} IN {} {address}",
-                Family::of(&address).as_str()
-            )),
-            None => out.line(format_args!(
-                "o={username} {session_id} {version} {} {} {}",
-                o.network, o.address_type, o.address
-            )),
+            Some(address) => {
+                out.address(address);
+                out.parts(&[]);
+            }
+            None => out.parts(&[o.network, " ", o.address_type, " ", o.address]),
         }
     }
 

@@ -41,6 +41,20 @@ pub struct Said {
     pub keys: Vec<Key>,
 }
 
+impl Said {
+    /// What a format of the m-line means: by its rtpmap, or by RFC 3551 §6.
+    pub(super) fn map_of(&self, format: &str) -> Option<RtpMap<'_>> {
+        let number: u8 = format.parse().ok()?;
+        let payload = self.payloads.iter().find(|payload| payload.payload_type == number)?;
+        Some(RtpMap {
+            payload_type: number,
+            encoding: &payload.encoding,
+            clock_rate: payload.clock_rate,
+            channels: payload.channels,
+        })
+    }
+}
+
 /// Reads one m-section in a relay's terms; what it lacks comes from the session (RFC 8866 §5).
 pub(super) fn read(sdp: &Sdp<'_>, section: &Section<'_, '_>, input: &Input<'_>) -> Said {
     let session = sdp.session();

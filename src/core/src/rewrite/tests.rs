@@ -68,11 +68,11 @@ const TO_SIP: &str = r#"{"DTLS":"off","ICE":"remove","SDES":["off"],"transport-p
     "rtcp-mux":["demux"],"flags":["trust-address","strip-browser"],"replace":["origin","session-connection"]}"#;
 
 fn offer(sdp: &[u8], flags: &Flags, memory: &mut Memory, supply: &mut Pinned) -> Result<Rewritten, Refusal> {
-    rewrite(&Input { sdp, kind: Kind::Offer, sender: Side::Offerer, flags }, memory, supply)
+    rewrite(&Input { sdp, kind: Kind::Offer, sender: Side::Offerer, flags, cuts: true }, memory, supply)
 }
 
 fn answer(sdp: &[u8], flags: &Flags, memory: &mut Memory, supply: &mut Pinned) -> Result<Rewritten, Refusal> {
-    rewrite(&Input { sdp, kind: Kind::Answer, sender: Side::Answerer, flags }, memory, supply)
+    rewrite(&Input { sdp, kind: Kind::Answer, sender: Side::Answerer, flags, cuts: false }, memory, supply)
 }
 
 fn text(rewritten: &Rewritten) -> &str {
@@ -160,7 +160,7 @@ fn the_seeds_conversions_line_by_line() {
             let flags = flags(std::str::from_utf8(case.flags).unwrap());
             let sender = if case.kind == Kind::Offer { Side::Offerer } else { Side::Answerer };
             let mut supply = Pinned { ice: vec![case.ice], ..Pinned::at(case.port) };
-            let input = Input { sdp: case.sdp, kind: case.kind, sender, flags: &flags };
+            let input = Input { sdp: case.sdp, kind: case.kind, sender, flags: &flags, cuts: false };
             let out = rewrite(&input, &mut memory, &mut supply).unwrap();
             let ours: Vec<&str> = text(&out).split_terminator("\r\n").collect();
             let seed: Vec<&str> = std::str::from_utf8(case.seed).unwrap().split_terminator("\r\n").collect();
@@ -314,12 +314,24 @@ fn a_later_offer_keeps_ports_secrets_and_roles() {
 
     // The browser holds: it offers, we answer with the role that we have.
     let hold = CHROME.replace("a=sendrecv", "a=sendonly");
-    let input = Input { sdp: hold.as_bytes(), kind: Kind::Offer, sender: Side::Answerer, flags: &to_sip };
+    let input = Input {
+        sdp: hold.as_bytes(),
+        kind: Kind::Offer,
+        sender: Side::Answerer,
+        flags: &to_sip,
+        cuts: false,
+    };
     let out = rewrite(&input, &mut memory, &mut supply).unwrap();
     assert!(text(&out).contains("m=audio 20002 RTP/AVP ") && text(&out).contains("a=sendonly\r\n"));
     assert_eq!(legs(&out.media[0]), []);
     let held = BARESIP.replace("a=sendrecv", "a=recvonly");
-    let input = Input { sdp: held.as_bytes(), kind: Kind::Answer, sender: Side::Offerer, flags: &to_webrtc };
+    let input = Input {
+        sdp: held.as_bytes(),
+        kind: Kind::Answer,
+        sender: Side::Offerer,
+        flags: &to_webrtc,
+        cuts: false,
+    };
     let out = rewrite(&input, &mut memory, &mut supply).unwrap();
     assert!(text(&out).contains("a=setup:active\r\n"), "{}", text(&out));
     assert!(text(&out).contains("m=audio 20000 RTP/SAVPF ") && text(&out).contains("a=recvonly\r\n"));
@@ -335,10 +347,21 @@ fn a_later_offer_keeps_ports_secrets_and_roles() {
     // It restarts ICE: our credentials on that leg are new, the phone's leg does not notice.
     supply.ice = vec![("newu", "newpasswordnewpasswordnew")];
     let restart = CHROME.replace("Ab1/", "Zz9/");
-    let input = Input { sdp: restart.as_bytes(), kind: Kind::Offer, sender: Side::Answerer, flags: &to_sip };
+    let input = Input {
+        sdp: restart.as_bytes(),
+        kind: Kind::Offer,
+        sender: Side::Answerer,
+        flags: &to_sip,
+        cuts: false,
+    };
     rewrite(&input, &mut memory, &mut supply).unwrap();
-    let input =
-        Input { sdp: BARESIP.as_bytes(), kind: Kind::Answer, sender: Side::Offerer, flags: &to_webrtc };
+    let input = Input {
+        sdp: BARESIP.as_bytes(),
+        kind: Kind::Answer,
+        sender: Side::Offerer,
+        flags: &to_webrtc,
+        cuts: false,
+    };
     let out = rewrite(&input, &mut memory, &mut supply).unwrap();
     assert!(text(&out).contains("a=ice-ufrag:newu\r\n"));
     assert_eq!(leg(&out, Side::Answerer).ice.unwrap().remote.unwrap().ufrag, "Zz9/");

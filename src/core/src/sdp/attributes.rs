@@ -4,7 +4,7 @@
 //! fingerprint (RFC 8122), ICE (RFC 8839), crypto (RFC 4568). In: a section's lines. Out: values; a malformed one is `None`
 //! or left out, and its line stays where it is. Not here: what they mean together (`rewrite`).
 
-use super::Section;
+use super::{Section, split_at};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::net::IpAddr;
@@ -20,16 +20,19 @@ pub struct RtpMap<'a> {
 
 impl<'a> RtpMap<'a> {
     pub fn parse(value: &'a str) -> Option<Self> {
-        let (payload_type, rest) = value.trim().split_once(' ')?;
-        let mut parts = rest.trim().split('/');
-        let (encoding, clock) = (parts.next()?, parts.next()?);
+        let (payload_type, rest) = split_at(value.trim(), b' ')?;
+        let (encoding, rest) = split_at(rest.trim(), b'/')?;
+        let (clock, channels) = match split_at(rest, b'/') {
+            Some((clock, more)) => (clock, Some(split_at(more, b'/').map_or(more, |(channels, _)| channels))),
+            None => (rest, None),
+        };
         // The seed's own dump has `G722/8000#0`: what follows the digits is not ours to judge.
-        let digits = clock.find(|c: char| !c.is_ascii_digit()).unwrap_or(clock.len());
+        let digits = clock.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(clock.len());
         Some(RtpMap {
             payload_type: payload_type.parse().ok().filter(|pt| *pt < 128)?,
             encoding,
             clock_rate: clock[..digits].parse().ok()?,
-            channels: parts.next().map_or(Some(1), |channels| channels.trim().parse().ok())?,
+            channels: channels.map_or(Some(1), |channels| channels.trim().parse().ok())?,
         })
     }
 
@@ -167,17 +170,30 @@ pub struct Fingerprint {
 impl Fingerprint {
     pub fn parse(value: &str) -> Option<Self> {
         let (hash, digest) = value.trim().split_once(' ')?;
-        let digest = digest.trim().split(':').map(|byte| {
-            let hex = byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit());
-            hex.then(|| u8::from_str_radix(byte, 16).ok()).flatten()
-        });
-        Some(Fingerprint { hash: hash.to_ascii_lowercase(), digest: digest.collect::<Option<_>>()? })
+        let text = digest.trim().as_bytes();
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let mut digest = Vec::with_capacity(text.len() / 3 + 1);
+        // Two digits each, with a colon between them.
+        for byte in text.chunks(3) {
+            match byte {
+                [high, low] | [high, low, b':'] => digest.push(digit(*high)? << 4 | digit(*low)?),
+                _ => return None,
+            }
+        }
+        // The last has no colon after it.
+        (text.len() % 3 == 2).then_some(Fingerprint { hash: hash.to_ascii_lowercase(), digest })
     }
 
     /// `sha-256 AB:CD:…`
     pub fn to_value(&self) -> String {
-        let digest: Vec<String> = self.digest.iter().map(|byte| format!("{byte:02X}")).collect();
-        format!("{} {}", self.hash, digest.join(":"))
+        let digit = |digit: u8| char::from_digit(digit.into(), 16).unwrap_or_default().to_ascii_uppercase();
+        let mut value = String::with_capacity(self.hash.len() + self.digest.len() * 3);
+        value.push_str(&self.hash);
+        for (at, byte) in self.digest.iter().enumerate() {
+            value.push(if at == 0 { ' ' } else { ':' });
+            value.extend([digit(byte >> 4), digit(byte & 15)]);
+        }
+        value
     }
 }
 
@@ -282,7 +298,7 @@ impl<'s, 'a> Section<'s, 'a> {
 
     pub fn fmtps(&self) -> impl Iterator<Item = Fmtp<'a>> + use<'s, 'a> {
         self.all("fmtp").filter_map(|value| {
-            let (format, parameters) = value.split_once(' ')?;
+            let (format, parameters) = split_at(value, b' ')?;
             Some(Fmtp { format, parameters })
         })
     }

@@ -3,7 +3,7 @@
 //! In: a line's value. Out: its parts, borrowed; `None` where it does not hold to the grammar.
 //! Not here: attributes (`attributes`).
 
-use super::Section;
+use super::{Section, split_at};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -107,11 +107,11 @@ pub struct Media<'a> {
 impl<'a> Media<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
-        let (media, rest) = text.split_once(' ')?;
-        let (port, rest) = rest.split_once(' ')?;
+        let (media, rest) = split_at(text, b' ')?;
+        let (port, rest) = split_at(rest, b' ')?;
         // Some peers leave the format out where they refuse: then nothing hangs on it.
-        let (protocol, formats) = rest.split_once(' ').or((port == "0").then_some((rest, "")))?;
-        let (port, port_count) = match port.split_once('/') {
+        let (protocol, formats) = split_at(rest, b' ').or((port == "0").then_some((rest, "")))?;
+        let (port, port_count) = match split_at(port, b'/') {
             Some((port, count)) => (port, Some(count.parse().ok()?)),
             None => (port, None),
         };

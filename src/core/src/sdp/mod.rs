@@ -114,13 +114,22 @@ impl<'a> Sdp<'a> {
         if data.len() > limits::SDP_BYTES {
             return Err(ParseError { line: 1, at: limits::SDP_BYTES, kind: ErrorKind::TooLong });
         }
+        // Read as text once, and not line by line, where all of it is.
+        let text = std::str::from_utf8(data).ok();
         let mut lines = Vec::with_capacity(data.len() / 24 + 1);
         let mut media = Vec::new();
         let mut at = 0;
         while at < data.len() {
             let rest = &data[at..];
             let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |lf| lf + 1);
-            let line = parse_line(&rest[..length], lines.len() as u32 + 1, at)?;
+            let mut line = parse_line(&rest[..length], lines.len() as u32 + 1, at)?;
+            if line.kind == b'a' {
+                let value = match text {
+                    Some(text) => text.get(at + 2..at + 2 + line.value.len()),
+                    None => line.text(),
+                };
+                line.attribute = value.map(|value| split_at(value, b':').unwrap_or((value, "")));
+            }
             let error = |kind| Err(ParseError { line: line.number, at, kind });
             if lines.is_empty() && (line.kind != b'v' || line.value != b"0") {
                 return error(ErrorKind::Version);
@@ -187,20 +196,16 @@ fn parse_line(raw: &[u8], number: u32, at: usize) -> Result<Line<'_>, ParseError
         // Some peers end a body with an empty line.
         [] => Ok(Line { number, kind: 0, value: text, raw, attribute: None }),
         [kind, b'=', value @ ..] if kind.is_ascii_alphabetic() => {
-            let attribute = if *kind == b'a' { attribute(value) } else { None };
-            Ok(Line { number, kind: *kind, value, raw, attribute })
+            Ok(Line { number, kind: *kind, value, raw, attribute: None })
         }
         _ => Err(ParseError { line: number, at, kind: ErrorKind::NotALine }),
     }
 }
 
-/// Name and value, where they are UTF-8.
-fn attribute(value: &[u8]) -> Option<(&str, &str)> {
-    let text = std::str::from_utf8(value).ok()?;
-    match memchr::memchr(b':', value) {
-        Some(colon) => Some((text.get(..colon)?, text.get(colon + 1..)?)),
-        None => Some((text, "")),
-    }
+/// What stands before and after the first of this ASCII character; quicker than the library's on words as short as these.
+fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|each| each == byte)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 /// Some lines that belong together: the session's, or those of one m-line.

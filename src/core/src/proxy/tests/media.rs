@@ -227,6 +227,7 @@ fn a_browsers_invite_to_a_phone_fits_one_datagram() {
         kind: crate::rewrite::Kind::Offer,
         sender: crate::media::plan::Side::Offerer,
         flags: &flags,
+        cuts: false,
     };
     let rewritten = crate::rewrite::rewrite(&input, &mut crate::rewrite::Memory::default(), &mut Relay);
     let sdp = rewritten.expect("an offer for a phone").sdp;
