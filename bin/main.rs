@@ -18,10 +18,6 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Messages and calls are many short-lived pieces of memory: glibc's allocator takes several times as long for one.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (entry, name, rest) = match choose(&arguments) {
