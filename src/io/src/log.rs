@@ -2,21 +2,96 @@
 //!
 //! In: events of the machines, and what `tracing` macros in `io` and `bin` say. Out: lines; Call-ID and peer are
 //! fields of their own. `journal` speaks systemd's native protocol, so that `journalctl CALL_ID=…` finds a call.
+//! A thread that has much to say may hold its lines together for a moment ([`hold`]): a system call for each line was a seventh
+//! of what a call cost. A warning never waits, nor what came before it.
 //! Not here: `--events` (`events`).
 
 use crate::clock::Clock;
 use crate::start::{Kind, StartError};
 use serde_json::{Map, Value};
 use sipbox_core::machine::{Event, Level};
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// systemd's socket for the native protocol.
 const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// How long a line may be held, and how many bytes.
+const HOLD: Duration = Duration::from_millis(20);
+const HOLD_BYTES: usize = 16 * 1024;
+
+/// Lines that wait, of a thread that holds them.
+struct Held {
+    lines: Vec<u8>,
+    /// Of the first of them.
+    since: Instant,
+}
+
+thread_local! {
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread's lines wait for [`flush_due`]; when it ends, also by a panic, they are written.
+pub struct Holding(());
+
+/// Begins to hold this thread's lines.
+#[must_use]
+pub fn hold() -> Holding {
+    HELD.set(Some(Held { lines: Vec::with_capacity(HOLD_BYTES), since: Instant::now() }));
+    Holding(())
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        flush();
+        HELD.set(None);
+    }
+}
+
+/// When the lines that this thread holds have to be written; `None`: it holds none.
+pub fn due() -> Option<Instant> {
+    HELD.with_borrow(|held| held.as_ref().filter(|held| !held.lines.is_empty()).map(|held| held.since + HOLD))
+}
+
+/// Writes what is held for long enough.
+pub fn flush_due() {
+    if due().is_some_and(|due| due <= Instant::now()) {
+        flush();
+    }
+}
+
+/// Writes what is held.
+pub fn flush() {
+    HELD.with_borrow_mut(|held| {
+        if let Some(held) = held.as_mut().filter(|held| !held.lines.is_empty()) {
+            let _ = std::io::stderr().lock().write_all(&held.lines);
+            held.lines.clear();
+        }
+    });
+}
+
+/// Writes a line, or holds it.
+fn put(line: &str, level: Level) {
+    let held = HELD.with_borrow_mut(|held| {
+        let Some(held) = held else { return false };
+        if held.lines.is_empty() {
+            held.since = Instant::now();
+        }
+        held.lines.extend_from_slice(line.as_bytes());
+        level < Level::Warn && held.lines.len() < HOLD_BYTES
+    });
+    if HELD.with_borrow(Option::is_none) {
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    } else if !held {
+        flush();
+    }
+}
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +165,7 @@ impl Log {
             Format::Text | Format::Journal => text_line(&time, level, name, fields),
             Format::Json => json_line(&time, self.command, level, name, fields),
         };
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        put(&line, level);
     }
 }
 
@@ -251,6 +326,30 @@ mod tests {
             "{\"time\":\"T\",\"level\":\"warn\",\"command\":\"wsgw\",\"event\":\"refused\",\
              \"call_id\":\"a84b4c@example.com\",\"reason\":\"two\\nlines \\\"q\\\"\"}\n"
         );
+    }
+
+    #[test]
+    fn held_lines_are_due_and_written_together() {
+        assert_eq!(due(), None);
+        let holding = hold();
+        assert_eq!(due(), None, "nothing said");
+        put("one\n", Level::Info);
+        let first = due().expect("a line");
+        put("two\n", Level::Info);
+        assert_eq!(due(), Some(first), "the first one counts");
+        flush_due();
+        assert!(due().is_some(), "too early");
+        put("three\n", Level::Warn);
+        assert_eq!(due(), None, "a warning takes them along");
+        put(&"x".repeat(HOLD_BYTES), Level::Info);
+        assert_eq!(due(), None, "too many to hold");
+        put("four\n", Level::Debug);
+        std::thread::sleep(HOLD);
+        flush_due();
+        assert_eq!(due(), None);
+        drop(holding);
+        put("five\n", Level::Info);
+        assert_eq!(due(), None, "nobody holds");
     }
 
     #[test]

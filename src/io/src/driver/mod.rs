@@ -344,6 +344,7 @@ async fn serve<M: Machine>(
     }
 
     driver.options.metrics.set_serving(true);
+    let _held = log::hold();
     let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
     let mut drained_by = None;
     // One timer for all of the machine's, set again only where it has to ring earlier: it costs more than a message's parsing.
@@ -351,6 +352,7 @@ async fn serve<M: Machine>(
     driver.settle();
     loop {
         driver.flush();
+        log::flush_due();
         if drained_by.is_some() && driver.crew.all_idle(driver.machine.is_idle()) {
             if driver.websockets == 0 {
                 break;
@@ -358,8 +360,8 @@ async fn serve<M: Machine>(
             // Their end is work for the machine: whoever holds bindings for them is told.
             driver.close_websockets();
         }
-        let timeout: Option<TokioInstant> =
-            driver.machine.poll_timeout().map(|at| driver.options.clock.to_std(at).into());
+        let timeout = driver.machine.poll_timeout().map(|at| driver.options.clock.to_std(at));
+        let timeout: Option<TokioInstant> = timeout.into_iter().chain(log::due()).min().map(Into::into);
         if let Some(at) = timeout
             && (alarm.is_elapsed() || at < alarm.deadline())
         {
@@ -767,6 +769,7 @@ impl<M: Machine> Driver<M> {
 
     /// SIGUSR1: its state as JSON lines on standard error.
     fn dump(&self) {
+        log::flush();
         let mut lines = Vec::new();
         self.machine.dump(&mut lines);
         if let Some(flood) = &self.flood {
