@@ -17,20 +17,28 @@ use std::os::fd::RawFd;
 /// Datagrams a system call.
 pub(super) const DATAGRAMS: usize = 32;
 
-/// Buffers and headers of one driver, for receiving and for sending.
-pub(super) struct Datagrams {
-    buffer: Box<[u8]>,
+/// What the kernel is given of a batch.
+struct Headers {
     addresses: Vec<sockaddr_storage>,
     vectors: Vec<iovec>,
     headers: Vec<mmsghdr>,
 }
 
-impl Datagrams {
-    pub fn new() -> Self {
+/// Buffers and headers of one driver, for receiving and for sending.
+pub(super) struct Datagrams {
+    buffer: Box<[u8]>,
+    /// These always point into the buffer.
+    incoming: Headers,
+    /// Of the headers above, so many were used by the last call, and are to be set again.
+    used: usize,
+    outgoing: Headers,
+}
+
+impl Headers {
+    fn new() -> Self {
         // SAFETY: all-zero bytes are valid values of these plain C structures.
         let (address, header): (sockaddr_storage, mmsghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
-        Datagrams {
-            buffer: vec![0; DATAGRAMS * SIP_MESSAGE_BYTES].into_boxed_slice(),
+        Headers {
             addresses: vec![address; DATAGRAMS],
             vectors: vec![iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; DATAGRAMS],
             headers: vec![header; DATAGRAMS],
@@ -48,31 +56,44 @@ impl Datagrams {
         header.msg_controllen = 0;
         header.msg_flags = 0;
     }
+}
+
+impl Datagrams {
+    pub fn new() -> Self {
+        Datagrams {
+            buffer: vec![0; DATAGRAMS * SIP_MESSAGE_BYTES].into_boxed_slice(),
+            incoming: Headers::new(),
+            used: DATAGRAMS,
+            outgoing: Headers::new(),
+        }
+    }
 
     /// Takes what is there, without waiting: how many datagrams.
     pub fn receive(&mut self, socket: RawFd) -> io::Result<usize> {
-        for at in 0..DATAGRAMS {
+        for at in 0..self.used {
             let base = self.buffer[at * SIP_MESSAGE_BYTES..].as_mut_ptr();
-            self.point(at, base, SIP_MESSAGE_BYTES, mem::size_of::<sockaddr_storage>() as socklen_t);
+            self.incoming.point(at, base, SIP_MESSAGE_BYTES, mem::size_of::<sockaddr_storage>() as socklen_t);
         }
         // SAFETY: each header points at a vector, a part of the buffer that is no other's, and an address of this object,
         // with their true sizes; none of them moves during the call.
         let count = unsafe {
             libc::recvmmsg(
                 socket,
-                self.headers.as_mut_ptr(),
+                self.incoming.headers.as_mut_ptr(),
                 DATAGRAMS as u32,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };
+        // The kernel changes only the headers that it fills, and the one in which it found nothing more.
+        self.used = DATAGRAMS.min(usize::try_from(count).unwrap_or(0) + 1);
         if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
     }
 
     /// A datagram of the last [`receive`](Self::receive), and its source.
     pub fn received(&self, at: usize) -> Option<(SocketAddr, &[u8])> {
-        let header = self.headers.get(at)?;
-        let from = from_storage(self.addresses.get(at)?)?;
+        let header = self.incoming.headers.get(at)?;
+        let from = from_storage(self.incoming.addresses.get(at)?)?;
         let start = at * SIP_MESSAGE_BYTES;
         Some((from, self.buffer.get(start..start + header.msg_len as usize)?))
     }
@@ -88,17 +109,29 @@ impl Datagrams {
         let mut rest = 0;
         while let Some(chunk) = queue.get(rest..).filter(|chunk| !chunk.is_empty()) {
             let chunk = &chunk[..chunk.len().min(DATAGRAMS)];
+            // sendmmsg(2) gives the processor away after each datagram, to the one whom it has just woken.
+            if let [(target, data)] = chunk {
+                if let Err(error) = send_one(socket, target.remote(), data) {
+                    match error.kind() {
+                        io::ErrorKind::Interrupted => continue,
+                        io::ErrorKind::WouldBlock => break,
+                        _ => send_again(socket, target, data, &mut failed),
+                    }
+                }
+                rest += 1;
+                continue;
+            }
             for (at, (target, data)) in chunk.iter().enumerate() {
-                let name = to_storage(target.remote(), &mut self.addresses[at]);
+                let name = to_storage(target.remote(), &mut self.outgoing.addresses[at]);
                 // The kernel only reads it; the type is the same for both directions.
-                self.point(at, data.as_ptr().cast_mut(), data.len(), name);
+                self.outgoing.point(at, data.as_ptr().cast_mut(), data.len(), name);
             }
             // SAFETY: each header points at a vector, a message of `queue`, and an address, with their true sizes; none
             // of them moves or ends during the call.
             let count = unsafe {
                 libc::sendmmsg(
                     socket,
-                    self.headers.as_mut_ptr(),
+                    self.outgoing.headers.as_mut_ptr(),
                     chunk.len() as u32,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
@@ -112,19 +145,29 @@ impl Datagrams {
                 io::ErrorKind::Interrupted => {}
                 // Nor does it take the others at the moment.
                 io::ErrorKind::WouldBlock => break,
-                // The error may be an earlier datagram's (ICMP), and is cleared by telling it: once more decides.
                 _ => {
-                    if let Some((target, data)) = chunk.first()
-                        && let Err(error) = send_one(socket, target.remote(), data)
-                        && error.kind() != io::ErrorKind::WouldBlock
-                    {
-                        failed(*target, data.clone(), error);
+                    if let Some((target, data)) = chunk.first() {
+                        send_again(socket, target, data, &mut failed);
                     }
                     rest += 1;
                 }
             }
         }
         queue.clear();
+    }
+}
+
+/// An error may be an earlier datagram's (ICMP), and is cleared by telling it: once more decides.
+fn send_again(
+    socket: RawFd,
+    target: &Target,
+    data: &Bytes,
+    failed: &mut impl FnMut(Target, Bytes, io::Error),
+) {
+    if let Err(error) = send_one(socket, target.remote(), data)
+        && error.kind() != io::ErrorKind::WouldBlock
+    {
+        failed(*target, data.clone(), error);
     }
 }
 
