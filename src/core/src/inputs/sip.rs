@@ -53,16 +53,10 @@ pub fn mend(data: &[u8]) -> Result<Mended<'_>, ParseError> {
 
 /// Where the first session description is within the body.
 pub fn description(message: &Message<'_>) -> Option<Range<usize>> {
-    message.descriptions().into_iter().next()
+    message.description_place()
 }
 
 /// Appends the message with `sdp` where `place` (of [`description`]) is, and its Content-Length mended.
 pub fn put(message: &Message<'_>, place: &Range<usize>, sdp: &[u8], out: &mut Vec<u8>) {
-    let body = message.body();
-    let (before, behind) = (body.get(..place.start).unwrap_or(b""), body.get(place.end..).unwrap_or(b""));
-    if before.is_empty() && behind.is_empty() {
-        Edit::new().replace_body(None, sdp).write(message, out);
-    } else {
-        Edit::new().replace_body(None, [before, sdp, behind].concat()).write(message, out);
-    }
+    Edit::new().replace_body(None, message.body_with(place, sdp)).write(message, out);
 }

@@ -339,7 +339,7 @@ impl Proxy {
         }
         let ack = Box::new(WaitingAck { request: data, shown, own_routes });
         let (token, toward) = (ack.shown.token, ack.shown.toward);
-        if let Some(relay) = token.relay.filter(|_| message.has_sdp()) {
+        if let (Some(relay), Some(sdp)) = (token.relay, message.description()) {
             // A late offer: it was in the 2xx, and this is its answer (RFC 3261 §13.2.1).
             let (sender, receiver) = match toward {
                 Toward::Caller => (token.callee, token.caller),
@@ -353,14 +353,7 @@ impl Proxy {
                 via_branch: String::new(),
             };
             let source = self.source(message, &flow);
-            let dict = media::request(
-                &key,
-                Half::Answer(None),
-                message.body(),
-                peer(sender),
-                peer(receiver),
-                source,
-            );
+            let dict = media::request(&key, Half::Answer(None), sdp, peer(sender), peer(receiver), source);
             let question = Question::Relay { relay: u16::from(relay), request: dict.encode_bencode().into() };
             let length = ack.request.len();
             // Without room it is dropped: it comes again with the next copy of the 2xx.
@@ -381,8 +374,9 @@ impl Proxy {
         self.send_ack(ack, body);
     }
 
-    fn send_ack(&mut self, ack: &WaitingAck, body: Option<Vec<u8>>) {
+    fn send_ack(&mut self, ack: &WaitingAck, sdp: Option<Vec<u8>>) {
         let Ok(message) = Message::parse(&ack.request) else { return };
+        let body = sdp.map(|sdp| message.with_description(sdp));
         let destination = self.along(&message, &ack.shown, ack.own_routes);
         let target = match &destination.next {
             NextHop::Target(target) => *target,

@@ -179,10 +179,21 @@ impl Proxy {
         }
         let request = context.request.clone();
         let Ok(message) = Message::parse(&request) else { return };
+        // Others would leave as they came, past the relay.
+        if message.descriptions().len() != 1 {
+            return self.fail(now, context, index, 488, "Not Acceptable Here");
+        }
         let key = self.media_key(context, &message, index);
         let source = self.source(&message, &context.flow);
         let receiver = context.branches[index].destination.peer;
-        let dict = media::request(&key, Half::Offer, message.body(), context.sender, receiver, source);
+        let dict = media::request(
+            &key,
+            Half::Offer,
+            message.description().unwrap_or_default(),
+            context.sender,
+            receiver,
+            source,
+        );
         let branch = &mut context.branches[index];
         branch.told = true;
         branch.asking = relay.and_then(|relay| {
@@ -277,9 +288,10 @@ impl Proxy {
         self.fail(now, context, index, 408, "No Answer By TCP");
     }
 
-    fn send_branch(&mut self, now: Instant, context: &mut Context, index: usize, body: Option<Vec<u8>>) {
+    fn send_branch(&mut self, now: Instant, context: &mut Context, index: usize, sdp: Option<Vec<u8>>) {
         let request = context.request.clone();
         let Ok(message) = Message::parse(&request) else { return };
+        let body = sdp.map(|sdp| message.with_description(sdp));
         let branch = &context.branches[index];
         let Some(mut target) = branch.target else { return };
         let relay = context.relay.filter(|_| branch.relayed);

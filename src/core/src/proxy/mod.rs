@@ -178,7 +178,7 @@ impl Proxy {
         let id = ContextId(self.ids);
         let from_edge = Cidr::any(&self.config.edge, flow.remote.ip());
         let first_hop = !from_edge && message.values(Name::Via).take(2).count() == 1;
-        let described = message.has_sdp().then(|| media::describe(message.body()));
+        let described = message.description().map(media::describe);
         let natted = first_hop && nat::is_natted(message, &flow);
         let mut context = Context {
             id,

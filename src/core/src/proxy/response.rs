@@ -66,13 +66,12 @@ impl Proxy {
     fn with_media(&mut self, now: Instant, context: &mut Context, index: usize, flow: Flow, data: Bytes) {
         let Ok(message) = Message::parse(&data) else { return };
         let branch = &context.branches[index];
-        if !branch.relayed || message.status() >= 300 || !message.has_sdp() {
-            return self.pass(now, context, index, flow, &message, None);
-        }
+        let described = message.description().filter(|_| branch.relayed && message.status() < 300);
+        let Some(sdp) = described else { return self.pass(now, context, index, flow, &message, None) };
         let known = branch.rewritten.iter().find(|(body, _)| body == message.body());
-        if let Some((_, sdp)) = known {
-            let sdp = sdp.clone();
-            return self.pass(now, context, index, flow, &message, Some(sdp));
+        if let Some((_, body)) = known {
+            let body = body.clone();
+            return self.pass(now, context, index, flow, &message, Some(body));
         }
         if !self.has_room(data.len()) {
             return;
@@ -88,11 +87,11 @@ impl Proxy {
             Half::Offer
         };
         let mut sender = branch.destination.peer;
-        if let Some(described) = media::describe(message.body()) {
+        if let Some(described) = media::describe(sdp) {
             sender.browser |= described.browser;
         }
         let source = flow.remote.ip();
-        let dict = media::request(&key, half, message.body(), sender, context.sender, source);
+        let dict = media::request(&key, half, sdp, sender, context.sender, source);
         let question = Question::Relay {
             relay: u16::from(context.relay.unwrap_or_default()),
             request: dict.encode_bencode().into(),
@@ -115,13 +114,14 @@ impl Proxy {
         let Ok(message) = Message::parse(&data) else { return };
         match verdict {
             Verdict::Sdp(sdp) => {
+                let body = message.with_description(sdp);
                 if branch.rewritten.len() >= MOST_REWRITTEN {
                     branch.rewritten.remove(0);
                 }
                 if has_room {
-                    branch.rewritten.push((Bytes::copy_from_slice(message.body()), sdp.clone()));
+                    branch.rewritten.push((Bytes::copy_from_slice(message.body()), body.clone()));
                 }
-                self.pass(now, context, index, flow, &message, Some(sdp));
+                self.pass(now, context, index, flow, &message, Some(body));
             }
             Verdict::Refused(reason) => {
                 self.relay_refused(context, &reason);

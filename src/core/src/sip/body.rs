@@ -42,9 +42,35 @@ impl<'a> Message<'a> {
         self.valued(Name::ContentType)
     }
 
-    /// Whether the body is a session description, by what its type says.
+    /// Where the first session description is within the body.
+    pub fn description_place(&self) -> Option<Range<usize>> {
+        let whole = !self.body().is_empty() && self.content_type().is_some_and(|kind| kind.is(SDP));
+        if whole { Some(0..self.body().len()) } else { self.descriptions().into_iter().next() }
+    }
+
+    /// The first session description in the body: all of it, or a part (RFC 5621 §3.1).
+    pub fn description(&self) -> Option<&[u8]> {
+        self.body().get(self.description_place()?)
+    }
+
+    /// Whether there is a session description in the body.
     pub fn has_sdp(&self) -> bool {
-        !self.body().is_empty() && self.content_type().is_some_and(|kind| kind.is(SDP))
+        self.description_place().is_some()
+    }
+
+    /// The body with another first description, and all other parts byte for byte.
+    pub fn with_description(&self, sdp: Vec<u8>) -> Vec<u8> {
+        match self.description_place() {
+            Some(place) if place != (0..self.body().len()) => self.body_with(&place, &sdp),
+            Some(_) | None => sdp,
+        }
+    }
+
+    /// The body with `sdp` at this place of it, and all other parts byte for byte.
+    pub fn body_with(&self, place: &Range<usize>, sdp: &[u8]) -> Vec<u8> {
+        let body = self.body();
+        let (before, behind) = (body.get(..place.start), body.get(place.end..));
+        [before.unwrap_or_default(), sdp, behind.unwrap_or_default()].concat()
     }
 
     /// Where the session descriptions are within the body: the whole of it, or parts of a multipart one.

@@ -163,6 +163,72 @@ fn responses_stay_in_order_behind_the_relay() {
     assert!(net.last(ALICE).ends_with("v=0\r\nANSWER\r\n"));
 }
 
+/// In a multipart body, the relay gets the description alone, and all other parts stay as they came (RFC 5621 §3.1).
+#[test]
+fn a_description_in_a_multipart_body_goes_through_the_relay() {
+    let parts = |sdp: &str| {
+        format!(
+            "preamble\r\n--x\r\nContent-Type: application/resource-lists+xml\r\n\r\n<a/>\n\r\n\
+             --x\r\nContent-Type: application/sdp\r\n\r\n{sdp}\r\n\
+             --x\r\nContent-Type: application/pidf+xml\r\nContent-ID: <w@x>\r\n\r\n<b/>\r\n--x--\r\n"
+        )
+    };
+    let whole = |message: &str, sdp: &str| {
+        let body = parts(sdp);
+        assert!(message.ends_with(&format!("\r\n\r\n{body}")), "{message}");
+        assert_eq!(header(message, "Content-Length"), Some(body.len().to_string().as_str()));
+        assert_eq!(header(message, "Content-Type"), Some("multipart/mixed;boundary=x"));
+    };
+    let typed = |text: String| {
+        text.replace("Type: application/sdp\r\nContent-L", "Type: multipart/mixed;boundary=x\r\nContent-L")
+    };
+    let mut net = Net::new(Config { relay_policy: RelayPolicy::Always, ..with_relay() });
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    let phone = parts(PHONE_SDP);
+    net.receive(ALICE, &typed(Call { body: &phone, ..Call::new("INVITE", "sip:bob@example.com") }.text()));
+    let offer = net.relay_gives("v=0\r\nOFFER\r\n");
+    assert_eq!(offer.get_str("sdp"), Some(PHONE_SDP));
+    let at_bob = net.last(BOB);
+    whole(&at_bob, "v=0\r\nOFFER\r\n");
+
+    let ok = typed(respond(&at_bob, 200, "tb", &format!("sip:bob@{BOB}"), &phone));
+    net.receive(BOB, &ok);
+    assert_eq!(net.relay_gives("v=0\r\nANSWER\r\n").get_str("sdp"), Some(PHONE_SDP));
+    whole(&net.last(ALICE), "v=0\r\nANSWER\r\n");
+    // The 2xx again: the same body, which the relay is not asked for again.
+    net.receive(BOB, &ok);
+    assert!(net.asked.is_empty());
+    whole(&net.last(ALICE), "v=0\r\nANSWER\r\n");
+
+    // A late offer's answer, in the ACK.
+    let route = header(&at_bob, "Record-Route").expect("a Record-Route").to_owned();
+    let ack = Call { branch: "z9hG4bKack".into(), cseq: 1, body: &phone, ..in_dialog("ACK", &route) };
+    net.receive(ALICE, &typed(ack.text()));
+    assert_eq!(net.relay_gives("v=0\r\nLATE\r\n").get_str("sdp"), Some(PHONE_SDP));
+    whole(&net.last(BOB), "v=0\r\nLATE\r\n");
+}
+
+/// Only one of them could go through the relay: the callee might take the other, and there would be no sound.
+#[test]
+fn two_descriptions_in_one_body_are_488_on_the_way_to_a_relay() {
+    let body = format!("--x\r\nContent-Type: application/sdp\r\n\r\n{PHONE_SDP}\r\n").repeat(2) + "--x--\r\n";
+    for (relay_policy, passes) in [(RelayPolicy::Always, false), (RelayPolicy::Never, true)] {
+        let mut net = Net::new(Config { relay_policy, ..with_relay() });
+        net.bind("bob", &format!("sip:bob@{BOB}"), None);
+        let invite = Call { body: &body, ..Call::new("INVITE", "sip:bob@example.com") }.text();
+        net.receive(
+            ALICE,
+            &invite.replace(
+                "Type: application/sdp\r\nContent-L",
+                "Type: multipart/mixed;boundary=x\r\nContent-L",
+            ),
+        );
+        assert!(net.asked.iter().all(|(_, question)| !matches!(question, Question::Relay { .. })));
+        assert_eq!(net.to(BOB).len(), usize::from(passes));
+        assert!(passes || net.status() == 488);
+    }
+}
+
 /// Ports and secrets of a relay, as long as real ones.
 struct Relay;
 
