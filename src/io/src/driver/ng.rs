@@ -14,6 +14,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 /// Pauses after the first sending and each retransmission; 3 seconds in all, after which the relay is taken for dead.
@@ -85,14 +86,14 @@ impl Relays {
 /// A socket, and the task that hands out what arrives on it.
 fn open(address: SocketAddr, pending: &Pending) -> io::Result<Rc<UdpSocket>> {
     let socket = UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let reader = tokio::net::UdpSocket::from_std(socket.try_clone()?)?;
+    let reader = super::udp::for_reading(socket.try_clone()?)?;
     let pending = pending.clone();
     tokio::task::spawn_local(async move {
         let mut buffer = vec![0; NG_MESSAGE_BYTES];
         loop {
             // Errors are ICMP's about an earlier request, whose retransmissions go on.
-            let Ok((length, source)) = reader.recv_from(&mut buffer).await else { continue };
+            let received = reader.async_io(Interest::READABLE, |socket| socket.recv_from(&mut buffer)).await;
+            let Ok((length, source)) = received else { continue };
             let data = buffer.get(..length).unwrap_or_default();
             let Some(space) = data.iter().position(|byte| *byte == b' ') else { continue };
             let (cookie, rest) = data.split_at(space);

@@ -14,26 +14,31 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::task::Poll;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// One socket.
 pub(super) struct Udp {
     pub listener: ListenerId,
-    socket: tokio::net::UdpSocket,
+    socket: AsyncFd<UdpSocket>,
     queue: Vec<(Target, Bytes)>,
     pub overload: Overload,
 }
 
 impl Udp {
     pub fn new(listener: ListenerId, socket: UdpSocket) -> io::Result<Self> {
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
-        Ok(Udp { listener, socket, queue: Vec::with_capacity(DATAGRAMS), overload: Overload::default() })
+        Ok(Udp {
+            listener,
+            socket: for_reading(socket)?,
+            queue: Vec::with_capacity(DATAGRAMS),
+            overload: Overload::default(),
+        })
     }
 
     /// Takes one batch; 0: there is none at the moment.
     pub fn receive(&self, datagrams: &mut Datagrams) -> usize {
         let mut count = 0;
-        let _ = self.socket.try_io(Interest::READABLE, || {
-            match datagrams.receive(self.socket.as_raw_fd()) {
+        let _ = self.socket.try_io(Interest::READABLE, |socket| {
+            match datagrams.receive(socket.as_raw_fd()) {
                 Ok(received) => count = received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // An ICMP error of something sent earlier: this call has cleared it.
@@ -63,10 +68,18 @@ impl Udp {
     }
 }
 
+/// Wakes us when there is something to read, and for nothing else: a socket that is also asked whether it can be written
+/// wakes us after each datagram that has left.
+pub(super) fn for_reading(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    socket.set_nonblocking(true)?;
+    // SAFETY: the socket owns its descriptor, and neither is exchanged while the `AsyncFd` has it.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
 /// Waits until one of the sockets has something. Cancel safe.
 pub(super) async fn readable(sockets: &[Udp]) {
     poll_fn(|cx| {
-        let ready = |udp: &Udp| udp.socket.poll_recv_ready(cx).is_ready();
+        let ready = |udp: &Udp| udp.socket.poll_read_ready(cx).is_ready();
         if sockets.iter().any(ready) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
