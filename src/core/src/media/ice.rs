@@ -84,6 +84,7 @@ impl Ice {
         let mut agent =
             IceAgent::new(IceCreds { ufrag: plan.local_ufrag.clone(), pass: plan.local_pwd.clone() });
         agent.set_controlling(plan.controlling);
+        agent.set_ice_lite(plan.lite);
         agent.set_max_candidate_pairs(ICE_CANDIDATES);
         for address in locals(plan, component) {
             if let Ok(candidate) = Candidate::host(address, "udp") {
@@ -119,6 +120,7 @@ impl Ice {
         if local || remote {
             let creds = IceCreds { ufrag: plan.local_ufrag.clone(), pass: plan.local_pwd.clone() };
             self.agent.set_controlling(plan.controlling);
+            self.agent.set_ice_lite(plan.lite);
             self.agent.ice_restart(creds, true);
             self.plan = IcePlan { remote: None, ..plan.clone() };
         }
@@ -256,5 +258,72 @@ impl Ice {
             }
         }
         self.deadline = self.agent.poll_timeout().map(|at| self.anchor.to_ours(at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "an anchor needs a real clock once")]
+
+    use super::*;
+    use std::time::Duration;
+
+    const FULL: &str = "192.0.2.20:6000";
+    const LITE: &str = "192.0.2.10:10000";
+
+    fn agent(own: &str, other: &str, lite: bool, now: Instant, anchor: Anchor) -> Ice {
+        let at: SocketAddr = other.parse().unwrap();
+        let plan = IcePlan {
+            local_ufrag: format!("ufrag{lite}"),
+            local_pwd: "passwordpasswordpassword".into(),
+            remote: Some(IceRemote {
+                ufrag: format!("ufrag{}", !lite),
+                pwd: "passwordpasswordpassword".into(),
+                candidates: vec![format!("1 1 udp 2130706431 {} {} typ host", at.ip(), at.port())],
+                lite: !lite,
+            }),
+            controlling: !lite,
+            lite,
+            local_candidates: vec![own.parse().unwrap()],
+            local_rtcp: Vec::new(),
+        };
+        Ice::new(&plan, Component::Rtp, now, anchor)
+    }
+
+    /// RFC 8445 §7, §8.1.2: a lite agent sends no check, answers those of a full one, and takes what that nominates.
+    #[test]
+    fn a_lite_agent_answers_only() {
+        let mut now = Instant::from_secs(1_000);
+        let anchor = Anchor { ours: now, std: std::time::Instant::now() };
+        let mut lite = agent(LITE, FULL, true, now, anchor);
+        let mut full = agent(FULL, LITE, false, now, anchor);
+        let mut answers = 0;
+        for _ in 0..200 {
+            now = now + Duration::from_millis(10);
+            for agent in [&mut lite, &mut full] {
+                if agent.poll_timeout().is_some_and(|at| at <= now) {
+                    agent.handle_timeout(now);
+                }
+            }
+            while let Some((to, check)) = full.poll_transmit() {
+                assert_eq!(to, LITE.parse().unwrap());
+                assert!(lite.handle_packet(now, FULL.parse().unwrap(), &check));
+            }
+            while let Some((to, answer)) = lite.poll_transmit() {
+                assert_eq!((to, &answer[..2]), (FULL.parse().unwrap(), &[1, 1][..]), "a binding response");
+                answers += 1;
+                full.handle_packet(now, LITE.parse().unwrap(), &answer);
+            }
+        }
+        assert!(answers > 0);
+        assert_eq!(lite.poll_event(), Some(Event::Nominated(FULL.parse().unwrap())));
+        assert_eq!(full.poll_event(), Some(Event::Nominated(LITE.parse().unwrap())));
+        // Who falls silent is given up: there are no checks of our own to notice it by (RFC 7675).
+        let end = now + Duration::from_secs(120);
+        while let Some(at) = lite.poll_timeout().filter(|at| *at <= end) {
+            now = now.max(at) + Duration::from_millis(1);
+            lite.handle_timeout(now);
+        }
+        assert_eq!(lite.poll_event(), Some(Event::Disconnected));
     }
 }

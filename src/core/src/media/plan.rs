@@ -49,6 +49,8 @@ pub struct IcePlan {
     /// None until the peer's SDP came.
     pub remote: Option<IceRemote>,
     pub controlling: bool,
+    /// Our agent sends no checks, and takes what the peer nominates (RFC 8445 §2.5).
+    pub lite: bool,
     /// Our candidates for RTP, and for RTCP where that is multiplexed; one of each address family at most.
     pub local_candidates: Vec<SocketAddr>,
     /// Those for RTCP on a port of its own (component 2); unused where it is multiplexed.

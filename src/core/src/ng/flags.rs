@@ -21,6 +21,15 @@ pub enum IceFlag {
     Remove,
 }
 
+/// `ICE-lite`: our agent only answers checks (RFC 8445 §2.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IceLiteFlag {
+    /// Toward the receiver of this SDP; `None`: as it was.
+    pub forward: Option<bool>,
+    /// Toward its sender.
+    pub backward: Option<bool>,
+}
+
 /// `DTLS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtlsFlag {
@@ -62,6 +71,7 @@ pub struct OsrtpFlags {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     pub ice: IceFlag,
+    pub ice_lite: IceLiteFlag,
     /// Our candidates come with `a=ice-options:trickle`.
     pub trickle: bool,
     pub dtls: DtlsFlag,
@@ -162,6 +172,16 @@ impl Flags {
                         return Err(format!("ICE={other}: force, force-relay, optional, remove or default"));
                     }
                 }
+            }
+            "ICE-lite" => {
+                let (forward, backward) = match text() {
+                    "forward" | "offer" => (Some(true), None),
+                    "backward" | "answer" => (None, Some(true)),
+                    "both" => (Some(true), Some(true)),
+                    "off" => (Some(false), Some(false)),
+                    other => return Err(format!("ICE-lite={other}: forward, backward, both or off")),
+                };
+                self.ice_lite = IceLiteFlag { forward, backward };
             }
             "DTLS" => {
                 self.dtls = match text() {
@@ -329,8 +349,9 @@ impl Flags {
             }
             other => {
                 // The flat forms of what are dictionaries otherwise: `codec-strip-PCMU`, `replace-origin`, `SDES-off` …
-                let prefixed =
-                    ["codec", "replace", "SDES", "rtcp-mux", "OSRTP", "ICE"].into_iter().find_map(|key| {
+                let prefixed = ["codec", "replace", "SDES", "rtcp-mux", "OSRTP", "ICE-lite", "ICE"]
+                    .into_iter()
+                    .find_map(|key| {
                         let rest = other.strip_prefix(key)?.strip_prefix('-')?;
                         Some((key, rest))
                     });

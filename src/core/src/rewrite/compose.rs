@@ -71,6 +71,7 @@ pub(super) fn compose(
         session: hosts.iter().flatten().next().copied().or(ours).unwrap_or(REFUSED),
         feedback: sides.iter().any(|side| profile(side).is_some_and(Profile::has_feedback)),
         has_connection: sdp.session().line(b'c').is_some(),
+        lite: sides.iter().any(|side| side.lite && side.told.as_ref().is_some_and(|told| told.ice)),
     };
     writer.session(&sdp.session());
     for (at, side) in sides.iter().enumerate() {
@@ -217,6 +218,8 @@ struct Writer<'a> {
     feedback: bool,
     /// The session has a c= line.
     has_connection: bool,
+    /// The receiver's ICE is with a lite agent.
+    lite: bool,
 }
 
 impl Writer<'_> {
@@ -229,6 +232,9 @@ impl Writer<'_> {
                 b'a' => self.session_attribute(line),
                 _ => self.out.keep(line),
             }
+        }
+        if self.lite {
+            self.out.parts(&["a=ice-lite"]);
         }
     }
 

@@ -88,6 +88,8 @@ pub struct SideMemory {
     pub(super) role: Option<DtlsRole>,
     pub(super) tls_id: Option<String>,
     pub(super) controlling: Option<bool>,
+    /// Toward this side our agent is a lite one.
+    pub(super) lite: bool,
     pub(super) learning: Option<Learning>,
     /// The flags of its offer forbid to accept its mux, or want it accepted.
     pub(super) refuse_mux: bool,
@@ -107,9 +109,10 @@ impl SideMemory {
         self.role
     }
 
-    /// Our role in ICE with this side.
+    /// Our role in ICE with this side. A lite agent leaves it to a full one (RFC 8445 §6.1.1).
     pub fn is_controlling(&self) -> bool {
-        self.controlling == Some(true)
+        let full = self.said.as_ref().and_then(|said| said.ice.as_ref()).is_none_or(|ice| !ice.lite);
+        self.controlling.unwrap_or(true) && !(self.lite && full)
     }
 }
 
@@ -160,6 +163,22 @@ impl Memory {
             for side in [&mut slot.offerer, &mut slot.answerer] {
                 side.address = None;
                 side.more = None;
+            }
+        }
+    }
+
+    /// Which sides have a lite agent before them. It is so for all m-lines: `a=ice-lite` is the session's (RFC 8839 §5.3).
+    pub(super) fn settle_lite(&mut self, input: &Input<'_>) {
+        let flag = input.flags.ice_lite;
+        for (side, wanted) in [(other(input.sender), flag.forward), (input.sender, flag.backward)] {
+            let was = self.media.iter().any(|slot| slot.side(side).lite);
+            let lite = wanted.unwrap_or(was);
+            for side in self.media.iter_mut().map(|slot| slot.side_mut(side)) {
+                // A full agent becomes a lite one, or the other way, by a restart only.
+                if side.lite != lite {
+                    side.ice = None;
+                }
+                side.lite = lite;
             }
         }
     }

@@ -195,6 +195,7 @@ pub fn rewrite(
         next.media.push(MediaMemory::default());
     }
     places.truncate(sdp.media_count());
+    next.settle_lite(input);
 
     let mut media = vec![Outcome::Legs(Vec::new()); next.media.len()];
     for (section, place) in sdp.medias().zip(&places) {

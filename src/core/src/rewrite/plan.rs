@@ -40,7 +40,8 @@ impl MediaMemory {
             local_ufrag: ufrag.clone(),
             local_pwd: pwd.clone(),
             remote: said.and_then(|said| said.ice.clone()),
-            controlling: this.controlling.unwrap_or(true),
+            controlling: this.is_controlling(),
+            lite: this.lite,
             local_candidates: of_each(&|own| own.rtp),
             local_rtcp: if rtcp_mux || !told.own_rtcp { Vec::new() } else { of_each(&|own| own.rtcp) },
         });

@@ -410,6 +410,41 @@ fn refused_media_keeps_its_place() {
     assert!(answer(one, &to_sip, &mut Memory::default(), &mut supply).is_ok());
 }
 
+/// `a=ice-lite` is the session's, stays for later offers, and goes with new credentials; a full peer has the lead.
+#[test]
+fn a_lite_agent() {
+    let lite = |value: &str| flags(&TO_WEBRTC.replacen('{', &format!(r#"{{"ICE-lite":"{value}","#), 1));
+    let ice = |out: &Rewritten| legs(&out.media[0]).last().and_then(|(_, leg)| leg.ice.clone()).expect("ICE");
+    let (mut memory, mut supply) = (Memory::default(), Pinned::at(20000));
+    supply.ice = vec![("full", "passwordpasswordpassword"), ("lite", "passwordpasswordpassword")];
+    let out = offer(BARESIP.as_bytes(), &lite("forward"), &mut memory, &mut supply).unwrap();
+    let session = text(&out).split("m=").next().unwrap();
+    assert!(
+        session.ends_with("a=ice-lite\r\n") && text(&out).matches("ice-lite").count() == 1,
+        "{}",
+        text(&out)
+    );
+    assert!(text(&out).contains("a=ice-ufrag:lite\r\n"));
+    assert!(ice(&out).lite && !ice(&out).controlling, "the other is a full one (RFC 8445 §6.1.1)");
+    // The phone has no ICE, and nothing of it in the answer.
+    let out = answer(CHROME.as_bytes(), &flags(TO_SIP), &mut memory, &mut supply).unwrap();
+    assert!(!text(&out).contains("ice-lite"));
+    let out = offer(BARESIP.as_bytes(), &flags(TO_WEBRTC), &mut memory, &mut supply).unwrap();
+    assert!(text(&out).contains("a=ice-lite\r\n") && text(&out).contains("a=ice-ufrag:lite\r\n"));
+    let out = offer(BARESIP.as_bytes(), &lite("off"), &mut memory, &mut supply).unwrap();
+    assert!(!text(&out).contains("a=ice-lite\r\n") && text(&out).contains("a=ice-ufrag:full\r\n"));
+
+    // Toward who offers: in the answer. Another lite agent leaves the lead to who offered.
+    let (mut memory, mut supply) = (Memory::default(), Pinned::at(20000));
+    let offered = CHROME.replacen("a=group", "a=ice-lite\r\na=group", 1);
+    let to_sip = flags(&TO_SIP.replacen('{', r#"{"ICE-lite":"backward","#, 1));
+    let out = offer(offered.as_bytes(), &to_sip, &mut memory, &mut supply).unwrap();
+    assert!(!text(&out).contains("ice-lite"), "{}", text(&out));
+    let out = answer(BARESIP.as_bytes(), &flags(TO_WEBRTC), &mut memory, &mut supply).unwrap();
+    assert!(text(&out).contains("a=ice-lite\r\n"), "{}", text(&out));
+    assert!(ice(&out).lite);
+}
+
 #[test]
 fn an_address_of_zeros_is_a_hold() {
     let zeros = BARESIP.replace("c=IN IP4 192.0.2.10", "c=IN IP4 0.0.0.0");
