@@ -288,3 +288,67 @@ fn the_running_relay_gives_the_same_text() {
         }
     }
 }
+
+/// Later offers of either side, and a fork: whose they are is told by tags and branch, as the relay tells it.
+#[test]
+fn later_offers_of_either_side_go_as_through_the_relay() {
+    let address = loopback().to_string();
+    let control = format!("udp:{address}:0");
+    let relay = Server::start(
+        "relay",
+        &["--control", &control, "--interface", &address, "--port-range", "21200-21399"],
+    );
+    let socket = relay.address("udp");
+    let base = |name: &str, (from, to): (&str, &str), via: Option<&str>| {
+        let mut request = request(name);
+        (request["call-id"], request["from-tag"]) = ("again".into(), from.into());
+        let map = request.as_object_mut().expect("a dictionary");
+        map.remove("via-branch");
+        map.remove("to-tag");
+        for (key, value) in [("to-tag", Some(to).filter(|to| !to.is_empty())), ("via-branch", via)] {
+            value.into_iter().for_each(|value| drop(map.insert(key.to_owned(), value.into())));
+        }
+        request
+    };
+    let (phone_offers, browser_answers) = ("1-sip-to-webrtc-offer", "2-webrtc-to-sip-answer");
+    let (browser_offers, phone_answers) = ("3-webrtc-to-sip-offer", "4-sip-to-webrtc-answer");
+    let stream = [
+        base(phone_offers, ("phone", ""), Some("z9hG4bK1")),
+        base(phone_offers, ("phone", ""), Some("z9hG4bK2")),
+        base(browser_answers, ("phone", "browser"), Some("z9hG4bK2")),
+        // The callee's, and its answer by the caller.
+        base(browser_offers, ("browser", "phone"), Some("z9hG4bK3")),
+        base(phone_answers, ("browser", "phone"), Some("z9hG4bK3")),
+        // And the caller's again, with no branch at all.
+        base(phone_offers, ("phone", "browser"), None),
+        base(browser_answers, ("phone", "browser"), None),
+    ];
+    let input: String = stream.iter().map(|request| format!("{request}\n")).collect();
+    let done = run(&["--seed", "5", "--media-address", &address], input.as_bytes());
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    let ours: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let port = |sdp: &str| of(sdp, "m=audio ").and_then(|rest| rest.split(' ').next().map(str::to_owned));
+    let mut ports = Vec::new();
+    for (request, ours) in stream.iter().zip(&ours) {
+        let relays = ng(socket, request);
+        let (ours, relays) = (ours["sdp"].as_str().expect("an SDP"), relays["sdp"].as_str().expect("an SDP"));
+        assert_eq!(without_drawn(ours), without_drawn(relays), "{request}");
+        ports.push((port(ours), port(relays)));
+    }
+    for (first, later) in [(1, 5), (2, 3), (2, 6), (1, 4)] {
+        assert_eq!(ports[first], ports[later], "a side keeps its ports: {ports:?}");
+    }
+    assert_ne!(ports[0], ports[1], "another branch has others");
+}
+
+/// Without what is drawn at random: ports, credentials, foundations, fingerprints.
+fn without_drawn(sdp: &str) -> String {
+    let line = |line: &str| match line.split_once([':', ' ']) {
+        Some((name @ ("a=ice-ufrag" | "a=ice-pwd" | "a=fingerprint" | "a=candidate" | "a=rtcp"), _)) => {
+            format!("{name}\n")
+        }
+        Some(("m=audio", rest)) => format!("m=audio {}\n", rest.split_once(' ').expect("a port").1),
+        Some(_) | None => format!("{line}\n"),
+    };
+    sdp.lines().map(line).collect()
+}

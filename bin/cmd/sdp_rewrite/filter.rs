@@ -10,13 +10,14 @@ use super::{Bad, Form, place};
 use crate::exit::Failure;
 use crate::output::{self, Output};
 use sipbox_core::inputs::{Item, Kind, Piece, json, sip};
-use sipbox_core::limits::STREAM_DIALOGS;
+use sipbox_core::limits::{RELAY_BRANCHES, STREAM_DIALOGS};
 use sipbox_core::media::plan::Side;
-use sipbox_core::ng::{Dict, Flags, Value};
+use sipbox_core::ng::{Dict, Flags, Parties, Value, find_answer, find_offer};
 use sipbox_core::rewrite::{self, Cut, Input, Kind as Role, Memory, Refusal};
 use sipbox_core::sdp::Sdp;
 use sipbox_core::sip::{Message, Method};
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 pub struct Filter {
     /// `-o`, and whether there is nothing else to do.
@@ -26,7 +27,8 @@ pub struct Filter {
     /// The offer that `--answers` names, as it is and as it was understood.
     answers: Option<(Vec<u8>, Memory)>,
     rewriter: Rewriter,
-    dialogs: Dialogs,
+    offers: Known<Transaction, Memory>,
+    calls: Known<String, Branches>,
     out: Output,
     bad: Bad,
     /// Kept for their memory: an SDP out of a record, and what is written.
@@ -70,23 +72,32 @@ impl Rewriter {
 }
 
 /// What was said before in the stream; the oldest is forgotten for a new one.
-#[derive(Default)]
-struct Dialogs {
-    /// ng: Call-ID and branch. SIP: Call-ID and CSeq number.
-    known: HashMap<(String, String), Memory>,
-    order: VecDeque<(String, String)>,
+struct Known<K, V> {
+    by_key: HashMap<K, V>,
+    order: VecDeque<K>,
 }
 
-impl Dialogs {
-    fn insert(&mut self, key: (String, String), memory: Memory) {
-        if self.known.insert(key.clone(), memory).is_some() {
+/// The transaction of an offer in SIP: its Call-ID and CSeq number.
+type Transaction = (String, String);
+
+/// A call of ng has branches, as the relay has them.
+type Branches = Vec<(Parties, Memory)>;
+
+impl<K: Clone + Eq + Hash, V> Known<K, V> {
+    fn new() -> Self {
+        Known { by_key: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Takes a new one in place of one with the same key.
+    fn insert(&mut self, key: K, value: V) {
+        if self.by_key.insert(key.clone(), value).is_some() {
             return;
         }
         self.order.push_back(key);
         if self.order.len() > STREAM_DIALOGS
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.by_key.remove(&oldest);
         }
     }
 }
@@ -136,7 +147,8 @@ impl Filter {
             flags,
             answers,
             rewriter: Rewriter { supply, verbose: false, cuts: Vec::new() },
-            dialogs: Dialogs::default(),
+            offers: Known::new(),
+            calls: Known::new(),
             out: Output::new(),
             bad: Bad::new(strict),
             text: Vec::new(),
@@ -256,7 +268,7 @@ impl Filter {
             return Ok(());
         };
         let sdp = message.body().get(place.clone()).unwrap_or_default();
-        let sdp = match self.dialog(&message) {
+        let sdp = match self.transaction(&message) {
             Some(key) => self.in_dialog(&message, key, sdp)?,
             None => self.alone(sdp)?,
         };
@@ -267,7 +279,7 @@ impl Filter {
     }
 
     /// What ties an answer to its offer: both are of one transaction, or the answer is in the ACK.
-    fn dialog(&self, message: &Message<'_>) -> Option<(String, String)> {
+    fn transaction(&self, message: &Message<'_>) -> Option<Transaction> {
         if self.answers.is_some() {
             return None;
         }
@@ -276,18 +288,13 @@ impl Filter {
         Some((String::from_utf8_lossy(call_id).into_owned(), number.to_string()))
     }
 
-    fn in_dialog(
-        &mut self,
-        message: &Message<'_>,
-        key: (String, String),
-        sdp: &[u8],
-    ) -> Result<Vec<u8>, Refusal> {
+    fn in_dialog(&mut self, message: &Message<'_>, key: Transaction, sdp: &[u8]) -> Result<Vec<u8>, Refusal> {
         let answers = if message.is_request() { message.method() == Method::Ack } else { true };
-        let Some(offer) = self.dialogs.known.get(&key).filter(|_| answers) else {
+        let Some(offer) = self.offers.by_key.get(&key).filter(|_| answers) else {
             // An offer, also where it comes in the response (RFC 3264 §4, RFC 3261 §13.2.1).
             let memory = Memory::of_offer(sdp, &self.flags)?;
             let rewritten = self.alone(sdp)?;
-            self.dialogs.insert(key, memory);
+            self.offers.insert(key, memory);
             return Ok(rewritten);
         };
         // An answer has the transport of its offer.
@@ -300,25 +307,48 @@ impl Filter {
     fn request(&mut self, dict: &Dict) -> Result<Vec<u8>, String> {
         let sdp = dict.get_bytes("sdp").ok_or("a dictionary without sdp")?;
         let flags = Flags::parse(dict)?;
-        let (kind, sender) = match dict.get_str("command") {
-            Some("offer") => (Role::Offer, Side::Offerer),
-            Some("answer") => (Role::Answer, Side::Answerer),
+        let kind = match dict.get_str("command") {
+            Some("offer") => Role::Offer,
+            Some("answer") => Role::Answer,
             Some(other) => return Err(format!("command {other}: only offer and answer have an SDP")),
             None => return Err("a dictionary without command".to_owned()),
         };
-        let text = |key| dict.get_str(key).unwrap_or_default().to_owned();
-        let key = (text("call-id"), text("via-branch"));
-        if !self.dialogs.known.contains_key(&key) {
-            let memory = match (&self.answers, kind) {
-                (Some((offer, _)), Role::Answer) => {
-                    Memory::of_offer(offer, &flags).map_err(|refusal| format!("--answers: {refusal}"))?
-                }
-                (Some(_) | None, Role::Offer | Role::Answer) => Memory::default(),
-            };
-            self.dialogs.insert(key.clone(), memory);
+        let text = |key| dict.get_str(key).unwrap_or_default();
+        let (id, from, to, via) =
+            (text("call-id"), text("from-tag"), text("to-tag"), dict.get_str("via-branch"));
+        if !self.calls.by_key.contains_key(id) {
+            self.calls.insert(id.to_owned(), Vec::new());
         }
-        let memory = self.dialogs.known.get_mut(&key).ok_or("no room for a further dialog")?;
-        self.rewriter.rewrite(sdp, (kind, sender), &flags, memory).map_err(|refusal| refusal.to_string())
+        let call = self.calls.by_key.get_mut(id).ok_or("no room for a further call")?;
+        let parties = call.iter().map(|(parties, _)| parties);
+        let found = match kind {
+            Role::Offer => find_offer(parties, from, to, via),
+            Role::Answer => find_answer(parties, from, to, via),
+        };
+        let (at, offering) = match found {
+            Some(found) => found,
+            None if call.len() >= RELAY_BRANCHES => return Err("too many branches".to_owned()),
+            // Without its offer, an answer is taken as it is, or as one to that of the command line.
+            None => {
+                let memory = match (&self.answers, kind) {
+                    (Some((offer, _)), Role::Answer) => {
+                        Memory::of_offer(offer, &flags).map_err(|refusal| format!("--answers: {refusal}"))?
+                    }
+                    (Some(_) | None, Role::Offer | Role::Answer) => Memory::default(),
+                };
+                call.push((Parties::of_offer(from, to, via), memory));
+                (call.len() - 1, Side::Offerer)
+            }
+        };
+        let (parties, memory) = call.get_mut(at).ok_or("no such branch")?;
+        let sender = if kind == Role::Offer { offering } else { offering.other() };
+        let done = self.rewriter.rewrite(sdp, (kind, sender), &flags, memory);
+        match &done {
+            Ok(_) if kind == Role::Answer && !to.is_empty() => parties.party_mut(sender).rename(to),
+            Err(_) if memory.media_count() == 0 => drop(call.remove(at)),
+            Ok(_) | Err(_) => {}
+        }
+        done.map_err(|refusal| refusal.to_string())
     }
 }
 

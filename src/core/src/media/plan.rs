@@ -18,6 +18,17 @@ pub enum Side {
     Answerer,
 }
 
+impl Side {
+    /// Across the bridge.
+    #[must_use]
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Offerer => Side::Answerer,
+            Side::Answerer => Side::Offerer,
+        }
+    }
+}
+
 /// All that one leg needs to talk to its peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LegPlan {

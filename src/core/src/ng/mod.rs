@@ -10,12 +10,14 @@ mod codec;
 mod flags;
 mod json;
 mod manipulate;
+mod parties;
 mod sdes;
 mod value;
 
 pub use codec::CodecFlags;
-pub use flags::{DtlsFlag, Flags, IceFlag, OsrtpFlags, RtcpMuxFlags, words};
+pub use flags::{DtlsFlag, Flags, IceFlag, IceLiteFlag, OsrtpFlags, RtcpMuxFlags, words};
 pub use manipulate::{Manipulations, Rules};
+pub use parties::{Parties, Party, find_answer, find_offer};
 pub use sdes::SdesFlags;
 pub use value::{Dict, Value};
 

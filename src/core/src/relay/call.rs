@@ -6,7 +6,7 @@
 use super::Family;
 use super::engine::{Engine, PortError, Ports};
 use crate::media::plan::{BridgeId, Side};
-use crate::ng::Flags;
+use crate::ng::{Flags, Parties};
 use crate::rewrite::{self, Address, Input, Kind, Memory, Outcome, Refusal, Supply, Want};
 use crate::rng::Rng;
 use crate::sdp::Fingerprint;
@@ -47,43 +47,9 @@ impl Slot {
     }
 }
 
-/// One side of a branch.
-#[derive(Debug, Default)]
-pub(super) struct Party {
-    /// Empty: not known yet.
-    pub tag: String,
-    /// Tags that a fork answered with before this one; the last [`RELAY_TAGS`](crate::limits::RELAY_TAGS).
-    pub former: Vec<String>,
-    pub label: Option<String>,
-    pub created: Instant,
-}
-
-impl Party {
-    pub fn has(&self, tag: &str) -> bool {
-        !tag.is_empty() && (self.tag == tag || self.former.iter().any(|former| former == tag))
-    }
-
-    /// Takes another tag; the one before is still found.
-    pub fn rename(&mut self, tag: &str) {
-        if self.tag == tag {
-            return;
-        }
-        self.former.retain(|former| former != tag);
-        let before = std::mem::replace(&mut self.tag, tag.to_owned());
-        if !before.is_empty() {
-            if self.former.len() >= crate::limits::RELAY_TAGS {
-                self.former.remove(0);
-            }
-            self.former.push(before);
-        }
-    }
-}
-
 /// What one offer, and whatever answered it, set up.
 pub(super) struct Branch {
-    pub via_branch: Option<String>,
-    pub offerer: Party,
-    pub answerer: Party,
+    pub parties: Parties,
     pub memory: Memory,
     pub slots: Vec<Option<Slot>>,
     /// An answer came: both sides have been told.
@@ -91,33 +57,8 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    pub fn new(via_branch: Option<String>) -> Self {
-        Branch {
-            via_branch,
-            offerer: Party::default(),
-            answerer: Party::default(),
-            memory: Memory::default(),
-            slots: Vec::new(),
-            answered: false,
-        }
-    }
-
-    pub fn party(&self, side: Side) -> &Party {
-        match side {
-            Side::Offerer => &self.offerer,
-            Side::Answerer => &self.answerer,
-        }
-    }
-
-    /// The side that has this tag, or had it before.
-    pub fn side_of(&self, tag: &str) -> Option<Side> {
-        if self.offerer.tag == tag {
-            Some(Side::Offerer)
-        } else if self.answerer.has(tag) {
-            Some(Side::Answerer)
-        } else {
-            None
-        }
+    pub fn new(parties: Parties) -> Self {
+        Branch { parties, memory: Memory::default(), slots: Vec::new(), answered: false }
     }
 
     pub fn bridges(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
@@ -286,57 +227,12 @@ impl Call {
         }
     }
 
-    /// The branch that an offer belongs to, and which side of it sends: one with both tags, else one whose
-    /// answer is still open with this `via-branch` and offerer.
-    pub fn find_offer(&self, from: &str, to: &str, via_branch: Option<&str>) -> Option<(usize, Side)> {
-        self.of_tags(from, to).or_else(|| {
-            let same = |b: &Branch| b.via_branch.as_deref() == via_branch && b.offerer.tag == from;
-            // Without a to-tag it is the first offer again, whether or not somebody answered it by now.
-            let open = |b: &Branch| to.is_empty() || b.answerer.tag.is_empty();
-            let first =
-                || self.branches.iter().position(|b| same(b) && open(b)).map(|at| (at, Side::Offerer));
-            // The other side's offer by its tag alone.
-            let back = || {
-                let at = self.branches.iter().position(|b| to.is_empty() && b.answerer.has(from))?;
-                Some((at, Side::Answerer))
-            };
-            first().or_else(back)
-        })
-    }
-
-    /// The branch that an answer belongs to, and which side offered.
-    pub fn find_answer(&self, from: &str, to: &str, via_branch: Option<&str>) -> Option<(usize, Side)> {
-        let of_branch = || {
-            via_branch?;
-            let at = self
-                .branches
-                .iter()
-                .position(|b| b.via_branch.as_deref() == via_branch && b.offerer.tag == from)?;
-            Some((at, Side::Offerer))
-        };
-        // A call may fork without branches: another tag answers the same offer.
-        let only = || {
-            let open = |b: &Branch| b.offerer.tag == from && b.answerer.tag.is_empty();
-            let forked = |b: &Branch| b.offerer.tag == from && via_branch.is_none() && b.via_branch.is_none();
-            let at = self.branches.iter().position(open).or_else(|| self.branches.iter().position(forked))?;
-            Some((at, Side::Offerer))
-        };
-        self.of_tags(from, to).or_else(of_branch).or_else(only)
-    }
-
-    fn of_tags(&self, from: &str, to: &str) -> Option<(usize, Side)> {
-        if to.is_empty() {
-            return None;
-        }
-        self.branches.iter().enumerate().find_map(|(at, branch)| {
-            let side = branch.side_of(from)?;
-            let other = rewrite::other(side);
-            branch.party(other).has(to).then_some((at, side))
-        })
+    pub fn parties(&self) -> impl Iterator<Item = &Parties> + Clone {
+        self.branches.iter().map(|branch| &branch.parties)
     }
 
     pub fn has_tag(&self, tag: &str) -> bool {
-        self.branches.iter().any(|branch| branch.side_of(tag).is_some())
+        self.branches.iter().any(|branch| branch.parties.side_of(tag).is_some())
     }
 
     /// Nobody wants to send: both sides hold, or no answer came yet.

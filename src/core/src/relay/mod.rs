@@ -16,8 +16,8 @@ pub use engine::{Engine, Family, PortError, Ports, Want};
 use crate::limits;
 use crate::machine::{Event, Level};
 use crate::media::plan::{BridgeId, Learning, Side};
-use crate::ng::{self, Dict, Flags};
-use crate::rewrite::{Kind, Refusal, other};
+use crate::ng::{self, Dict, Flags, Parties, find_answer, find_offer};
+use crate::rewrite::{Kind, Refusal};
 use crate::rng::Rng;
 use crate::sdp::Fingerprint;
 use crate::time::Instant;
@@ -226,35 +226,31 @@ impl Relay {
             None => self.calls.get_mut(id).ok_or("unknown call-id")?,
         };
         let (at, offering) = match kind {
-            Kind::Offer => match call.find_offer(from, to, via) {
+            Kind::Offer => match find_offer(call.parties(), from, to, via) {
                 Some(found) => found,
                 None if call.branches.len() >= limits::RELAY_BRANCHES => {
                     return Err("too many branches".to_owned());
                 }
                 None => {
-                    let mut branch = Branch::new(via.map(str::to_owned));
-                    branch.offerer.tag = from.to_owned();
-                    branch.offerer.created = call.branches.first().map_or(now, |first| first.offerer.created);
-                    branch.answerer.tag = to.to_owned();
-                    branch.answerer.created = now;
-                    call.branches.push(branch);
+                    let mut parties = Parties::of_offer(from, to, via);
+                    parties.offerer.created =
+                        call.parties().next().map_or(now, |first| first.offerer.created);
+                    parties.answerer.created = now;
+                    call.branches.push(Branch::new(parties));
                     (call.branches.len() - 1, Side::Offerer)
                 }
             },
-            Kind::Answer => call.find_answer(from, to, via).ok_or("no offer with these tags")?,
+            Kind::Answer => find_answer(call.parties(), from, to, via).ok_or("no offer with these tags")?,
         };
         let branch = call.branches.get_mut(at).ok_or("no such branch")?;
         let sender = match kind {
             Kind::Offer => offering,
-            Kind::Answer => other(offering),
+            Kind::Answer => offering.other(),
         };
         match branch.pass(kind, sender, sdp, &flags, &mut self.common, engine) {
             Ok(sdp) => {
                 let label = request.get_str("label").map(str::to_owned);
-                let party = match sender {
-                    Side::Offerer => &mut branch.offerer,
-                    Side::Answerer => &mut branch.answerer,
-                };
+                let party = branch.parties.party_mut(sender);
                 if label.is_some() {
                     party.label = label;
                 }
@@ -309,7 +305,8 @@ impl Relay {
             return unknown();
         }
         // One branch of several goes alone; with the last, or without a branch that is known, the call goes.
-        let branch = call.branches.iter().position(|b| via.is_some() && b.via_branch.as_deref() == via);
+        let branch =
+            call.branches.iter().position(|b| via.is_some() && b.parties.via_branch.as_deref() == via);
         if let Some(at) = branch
             && call.branches.len() > 1
         {
@@ -334,7 +331,8 @@ impl Relay {
             for side in [Side::Offerer, Side::Answerer] {
                 // One that only reports (some send receiver reports under a number of their own) has no media to tell of.
                 for stream in one.stats.side(side).streams.iter().filter(|stream| stream.packets > 0) {
-                    let (tag, peer) = (&branch.party(side).tag, &branch.party(other(side)).tag);
+                    let (tag, peer) =
+                        (&branch.parties.party(side).tag, &branch.parties.party(side.other()).tag);
                     let record = stream_record(now, id, tag, peer, one.media, stream);
                     self.push(record);
                 }

@@ -10,7 +10,7 @@ use crate::media::plan::{DtlsRole, Learning, Side};
 use crate::media::stats::{Sample, StreamStats};
 use crate::mos::{Codec, Delay, EModel, LegacySample, Model, Score, fraction_lost_percent};
 use crate::ng::{Dict, Value};
-use crate::rewrite::{Security, other};
+use crate::rewrite::Security;
 use crate::time::Instant;
 use std::net::SocketAddr;
 
@@ -34,7 +34,10 @@ pub(super) fn report(call: &Call, counted: &[Counted]) -> Dict {
             add(&mut rtcp, &stats.rtcp);
             for stream in &stats.streams {
                 ssrcs.set(&stream.ssrc.to_string(), legacy(&stream.reported));
-                let tag = call.branches.get(one.branch).map_or("", |branch| branch.party(side).tag.as_str());
+                let tag = call
+                    .branches
+                    .get(one.branch)
+                    .map_or("", |branch| branch.parties.party(side).tag.as_str());
                 if stream.packets > 0 {
                     measured.push(measured_entry(tag, one.media, stream));
                 }
@@ -180,21 +183,21 @@ fn tags(call: &Call, counted: &[Counted]) -> Dict {
     let mut tags = Dict::new();
     for (at, branch) in call.branches.iter().enumerate() {
         for side in [Side::Answerer, Side::Offerer] {
-            let party = branch.party(side);
+            let party = branch.parties.party(side);
             // One offerer has a leg on each branch: the answered one is the call.
             let known = tags.get(&party.tag).is_some();
             if party.tag.is_empty() || (known && !branch.answered) {
                 continue;
             }
             let mut dict = Dict::new().with("tag", &party.tag);
-            if let (Some(via), Side::Answerer) = (&branch.via_branch, side) {
+            if let (Some(via), Side::Answerer) = (&branch.parties.via_branch, side) {
                 dict.push("via-branch", via);
             }
             if let Some(label) = &party.label {
                 dict.push("label", label);
             }
             dict.push("created", party.created.unix_secs());
-            let partner = &branch.party(other(side)).tag;
+            let partner = &branch.parties.party(side.other()).tag;
             if !partner.is_empty() {
                 dict.push("in dialogue with", partner);
             }
@@ -221,7 +224,7 @@ fn media_entry(
     let memory = branch.memory.side(media, side)?;
     let said = memory.said.as_ref();
     let told = memory.told.as_ref();
-    let kind = said.or(branch.memory.side(media, other(side))?.said.as_ref())?.media.clone();
+    let kind = said.or(branch.memory.side(media, side.other())?.said.as_ref())?.media.clone();
     let protocol =
         told.or(None).map(|told| told.protocol.clone()).or(said.map(|said| said.protocol.clone()))?;
     let ports = one.and_then(|one| one.slot.ports(side));

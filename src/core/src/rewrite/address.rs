@@ -6,7 +6,7 @@
 
 use super::memory::{MediaMemory, Told};
 use super::said::Said;
-use super::{Address, Input, Refusal, Supply, Want, other};
+use super::{Address, Input, Refusal, Supply, Want};
 use crate::ng::Flags;
 use crate::sdp::Family;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -42,7 +42,7 @@ impl MediaMemory {
         if told.rejected || told.removed || told.passed {
             return Ok(());
         }
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let side = self.side_mut(receiver);
         let interface = input.flags.direction.as_ref().map(|(_, to)| to.clone());
         let address = match side.address {

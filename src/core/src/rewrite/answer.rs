@@ -5,7 +5,7 @@
 
 use super::memory::{MediaMemory, Security, SecurityTold, Told};
 use super::said::Said;
-use super::{Input, Kind, Refusal, Supply, address, codecs, dtls, ice, mux, other, profile};
+use super::{Input, Kind, Refusal, Supply, address, codecs, dtls, ice, mux, profile};
 use crate::ng::DtlsFlag;
 use crate::sdp::{Profile, Section, Setup};
 
@@ -19,7 +19,7 @@ impl MediaMemory {
         supply: &mut dyn Supply,
     ) -> Result<Told, Refusal> {
         let flags = input.flags;
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let offer = self.side(receiver).said.clone();
         let mid = match &offer {
             Some(offer) => offer.mid.clone(),
@@ -98,7 +98,7 @@ impl MediaMemory {
         supply: &mut dyn Supply,
     ) -> Result<SecurityTold, Refusal> {
         let flags = input.flags;
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let no_keys = Err(Refusal::NoKeys { media: index });
         let Some(offer) = offer else {
             // Without the offer at hand: what a browser's would have wanted.

@@ -9,7 +9,7 @@ use super::browser::{Cut, Cuts, are_for_browser, is_browsers, is_for_browser, me
 use super::memory::{Memory, SideMemory, Told};
 use super::origin::OriginTold;
 use super::said::Said;
-use super::{Input, Supply, address, codecs, dtls, ice, keys, manipulate, mux, other};
+use super::{Input, Supply, address, codecs, dtls, ice, keys, manipulate, mux};
 use crate::sdp::{Family, Line, Profile, Sdp, Section};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -56,7 +56,7 @@ pub(super) fn compose(
     origin: &OriginTold,
     supply: &mut dyn Supply,
 ) -> (Vec<u8>, Vec<Cut>) {
-    let receiver = other(input.sender);
+    let receiver = input.sender.other();
     let sides: Vec<&SideMemory> = memory.media.iter().map(|slot| slot.side(receiver)).collect();
     let hosts: Vec<Option<IpAddr>> = sides.iter().map(|side| host(side, input)).collect();
     let ours = input.flags.media_address.or_else(|| {

@@ -4,10 +4,10 @@
 //! it can: then both legs have the same keys, and what he protected leaves as it came; after them come suites of ours. An
 //! answer has the suite that the other side took, where it was offered. Not here: the packets (`media::srtp`).
 
+use super::Supply;
 use super::compose::Out;
 use super::memory::{MediaMemory, Security, SideMemory};
 use super::said::Said;
-use super::{Supply, other};
 use crate::limits::MKI_BYTES;
 use crate::media::plan::{SdesPlan, Side};
 use crate::media::srtp::Suite;
@@ -154,7 +154,7 @@ impl MediaMemory {
         flags: &SdesFlags,
         supply: &mut dyn Supply,
     ) -> Option<SdesTold> {
-        let answerer = self.side(other(receiver));
+        let answerer = self.side(receiver.other());
         let taken = answerer
             .sdes()
             .and_then(|(_, key)| key)
@@ -189,7 +189,7 @@ impl MediaMemory {
     pub(super) fn sdes_plan(&self, side: Side) -> SdesPlan {
         let Some((told, key)) = self.side(side).sdes() else { return SdesPlan::default() };
         // Shared: the other side's leg is protected with the very key that we protect this one with.
-        let across = self.side(other(side));
+        let across = self.side(side.other());
         let theirs = across.sdes().and_then(|(_, key)| key).filter(|_| across.security() == Security::Sdes);
         let is_shared = theirs.is_some_and(|theirs| theirs.suite == told.suite && theirs.key == told.key);
         SdesPlan {

@@ -6,7 +6,7 @@
 use super::keys::SdesTold;
 use super::origin::Origins;
 use super::said::{Said, read};
-use super::{Address, Input, Kind, Refusal, Supply, other};
+use super::{Address, Input, Kind, Refusal, Supply};
 use crate::media::plan::{DtlsRole, Learning, Side};
 use crate::sdp::{Profile, Sdp, Section, Setup};
 use std::sync::Arc;
@@ -170,7 +170,7 @@ impl Memory {
     /// Which sides have a lite agent before them. It is so for all m-lines: `a=ice-lite` is the session's (RFC 8839 §5.3).
     pub(super) fn settle_lite(&mut self, input: &Input<'_>) {
         let flag = input.flags.ice_lite;
-        for (side, wanted) in [(other(input.sender), flag.forward), (input.sender, flag.backward)] {
+        for (side, wanted) in [(input.sender.other(), flag.forward), (input.sender, flag.backward)] {
             let was = self.media.iter().any(|slot| slot.side(side).lite);
             let lite = wanted.unwrap_or(was);
             for side in self.media.iter_mut().map(|slot| slot.side_mut(side)) {
@@ -241,7 +241,7 @@ impl MediaMemory {
 
     /// The answer lacks this m-line.
     pub(super) fn miss(&mut self, sender: Side) {
-        let receiver = self.side_mut(other(sender));
+        let receiver = self.side_mut(sender.other());
         if let Some(said) = &receiver.said {
             receiver.told = Some(Told::rejected(said, said.mid.clone()));
         }
@@ -261,7 +261,7 @@ impl MediaMemory {
             Kind::Answer => self.told_answer(index, section, &said, input, supply)?,
         };
         self.open(index, &told, &said, input, supply)?;
-        self.side_mut(other(input.sender)).told = Some(told);
+        self.side_mut(input.sender.other()).told = Some(told);
         Ok(())
     }
 }

@@ -167,13 +167,6 @@ pub struct Rewritten {
     pub cut: Vec<Cut>,
 }
 
-pub(crate) const fn other(side: Side) -> Side {
-    match side {
-        Side::Offerer => Side::Answerer,
-        Side::Answerer => Side::Offerer,
-    }
-}
-
 /// Rewrites one SDP. A refusal leaves the memory as it was.
 pub fn rewrite(
     input: &Input<'_>,
@@ -214,7 +207,7 @@ pub fn rewrite(
         }
     }
     if input.kind == Kind::Offer {
-        browser::settle_mids(&mut next, other(input.sender));
+        browser::settle_mids(&mut next, input.sender.other());
     }
     let origin = next.origin.told(&sdp, input);
     let (text, cut) = compose::compose(&sdp, &places, input, &next, &origin, supply);

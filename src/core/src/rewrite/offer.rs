@@ -5,7 +5,7 @@
 
 use super::memory::{MediaMemory, SecurityTold, Told};
 use super::said::Said;
-use super::{Input, Refusal, Supply, address, browser, codecs, ice, lines, mux, other, profile};
+use super::{Input, Refusal, Supply, address, browser, codecs, ice, lines, mux, profile};
 use crate::ng::DtlsFlag;
 use crate::sdp::{Profile, Section, Setup};
 
@@ -19,7 +19,7 @@ impl MediaMemory {
         supply: &mut dyn Supply,
     ) -> Result<Told, Refusal> {
         let flags = input.flags;
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let generated = || flags.generate_mid.then(|| (index + 1).to_string());
         let mid = said.mid.clone().or_else(generated);
         if lines::is_removed(section, &flags.media_remove) {
@@ -75,7 +75,7 @@ impl MediaMemory {
         supply: &mut dyn Supply,
     ) -> Result<SecurityTold, Refusal> {
         let flags = input.flags;
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let sdes_on = !flags.sdes.off;
         if !profile.is_secure() {
             // RFC 8643: keys beside a plain profile, from who offers them so or where it is asked for.

@@ -3,8 +3,8 @@
 //! In: descriptions and flags. Out: what stands in o= and s= for the receiver. A receiver may be told one user, one session
 //! and versions that count without a gap, although behind us the other side changes. Not here: addresses (`address`).
 
+use super::Input;
 use super::compose::Out;
-use super::{Input, other};
 use crate::media::plan::Side;
 use crate::ng::Flags;
 use crate::sdp::{Line, Origin, Sdp};
@@ -44,7 +44,7 @@ impl Origins {
         let Some(theirs) = sdp.session().origin() else { return OriginTold::default() };
         let digest = digest(sdp, input.sdp);
         let stated = theirs.session_version.parse().unwrap_or(0);
-        let known = match other(input.sender) {
+        let known = match input.sender.other() {
             Side::Offerer => &mut self.offerer,
             Side::Answerer => &mut self.answerer,
         };

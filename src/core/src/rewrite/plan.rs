@@ -5,14 +5,14 @@
 //! until the answer. An answer settles both legs. Not here: the text (`compose`).
 
 use super::memory::MediaMemory;
-use super::{Address, Input, Kind, Outcome, memory, other};
+use super::{Address, Input, Kind, Outcome, memory};
 use crate::media::plan::{DtlsPlan, DtlsRole, Fingerprint, IcePlan, Learning, LegPlan, Security, Side};
 
 use std::net::SocketAddr;
 
 impl MediaMemory {
     pub(super) fn outcome(&self, input: &Input<'_>) -> Outcome {
-        let receiver = other(input.sender);
+        let receiver = input.sender.other();
         let told = self.side(receiver).told.as_ref();
         if told.is_none_or(|told| told.rejected || told.removed || told.passed) {
             return Outcome::Rejected;
@@ -60,7 +60,7 @@ impl MediaMemory {
             memory::Security::Sdes => Security::Sdes(self.sdes_plan(side)),
         };
         // Before its own SDP came, a side may send in any of the formats that it was offered.
-        let payloads = said.or(self.side(other(side)).said.as_ref()).map(|said| said.payloads.clone());
+        let payloads = said.or(self.side(side.other()).said.as_ref()).map(|said| said.payloads.clone());
         let remote_rtp = said.and_then(|said| said.rtp);
         Some(LegPlan {
             remote_rtp,
