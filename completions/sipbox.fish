@@ -378,13 +378,13 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_sub
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l to -d 'Whom the result is for: sets the flags that the relay is given for him' -r -f -a "webrtc\t''
 sip\t''"
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ICE -d 'force, remove or default' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l DTLS -d 'off or passive' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l SDES -d 'off' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l ICE -d 'force, remove or default (force-relay and optional are as force)' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l DTLS -d 'off, passive, active or default' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l SDES -d 'off, nonew, pad, lifetime, static, only-SUITE, no-SUITE, order:SUITE;SUITE' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l transport-protocol -d 'RTP/AVP, RTP/AVPF, RTP/SAVP, RTP/SAVPF, UDP/TLS/RTP/SAVP or UDP/TLS/RTP/SAVPF' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l rtcp-mux -d 'offer, require, demux, accept, reject' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l flags -d 'generate-mid, trust-address, SIP-source-address, strip-browser, no-rtcp-attribute, full-rtcp-attribute' -r
-complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l replace -d 'origin, session-connection' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l flags -d 'Flags of ng, in place of those of --to: generate-mid, trust-address, strip-browser, codec-strip-opus …' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l replace -d 'origin, session-connection, username, session-name, SDP-version, origin-full, zero-address' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l answers -d 'The input is an answer to the SDP in this file' -r -F
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l media-address -d 'The address of the relay that is put in; once for each address family' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand sdp-rewrite" -l port -d 'The first RTP port of the relay; RTCP is on the next one, and so on for further m-lines' -r

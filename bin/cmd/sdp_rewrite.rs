@@ -21,7 +21,7 @@ use filter::Filter;
 use sipbox_core::anonymise::Anonymiser;
 use sipbox_core::check::{Context, Reader, Rule};
 use sipbox_core::inputs::Place;
-use sipbox_core::ng::{Dict, Flags};
+use sipbox_core::ng::{self, Dict, Flags};
 use sipbox_core::rng::Rng;
 use sipbox_core::sdp::Fingerprint;
 use std::net::IpAddr;
@@ -61,13 +61,13 @@ struct Args {
     /// Whom the result is for: sets the flags that the relay is given for him
     #[arg(long, value_name = "PEER", value_enum)]
     to: Option<To>,
-    /// force, remove or default
+    /// force, remove or default (force-relay and optional are as force)
     #[arg(long = "ICE", value_name = "VALUE")]
     ice: Option<String>,
-    /// off or passive
+    /// off, passive, active or default
     #[arg(long = "DTLS", value_name = "VALUE")]
     dtls: Option<String>,
-    /// off
+    /// off, nonew, pad, lifetime, static, only-SUITE, no-SUITE, order:SUITE;SUITE
     #[arg(long = "SDES", value_name = "LIST")]
     sdes: Option<String>,
     /// RTP/AVP, RTP/AVPF, RTP/SAVP, RTP/SAVPF, UDP/TLS/RTP/SAVP or UDP/TLS/RTP/SAVPF
@@ -76,10 +76,13 @@ struct Args {
     /// offer, require, demux, accept, reject
     #[arg(long, value_name = "LIST")]
     rtcp_mux: Option<String>,
-    /// generate-mid, trust-address, SIP-source-address, strip-browser, no-rtcp-attribute, full-rtcp-attribute
+    /// Flags of ng, in place of those of --to: generate-mid, trust-address, strip-browser, codec-strip-opus …
+    ///
+    /// Among them any other key of ng as KEY=VALUE (ptime=20, ICE-lite=forward). Or a JSON dictionary of keys:
+    /// '{"sdp-attr": {"audio": {"add": ["ptime:20"]}}}'. sipbox-relay(1) lists them all.
     #[arg(long, value_name = "LIST")]
     flags: Option<String>,
-    /// origin, session-connection
+    /// origin, session-connection, username, session-name, SDP-version, origin-full, zero-address
     #[arg(long, value_name = "LIST")]
     replace: Option<String>,
     /// The input is an answer to the SDP in this file
@@ -313,12 +316,19 @@ impl Args {
             ("SDES", &self.sdes),
             ("transport-protocol", &self.transport_protocol),
             ("rtcp-mux", &self.rtcp_mux),
-            ("flags", &self.flags),
             ("replace", &self.replace),
         ] {
             if let Some(value) = value {
                 dict.set(key, value);
             }
+        }
+        match &self.flags {
+            Some(json) if json.trim_start().starts_with('{') => {
+                let (_, given) = ng::decode(json.as_bytes()).map_err(|error| format!("flags: {error}"))?;
+                given.iter().for_each(|(key, value)| dict.set(key, value.clone()));
+            }
+            Some(words) => dict.set("flags", words),
+            None => {}
         }
         let flags = Flags::parse(&dict)?;
         match flags.ignored.first() {

@@ -289,6 +289,49 @@ fn the_running_relay_gives_the_same_text() {
     }
 }
 
+/// Each key of ng that changes an SDP can be given on the command line, in one form or the other.
+#[test]
+fn keys_of_ng_on_the_command_line() {
+    let sdp = file("1-sip-to-webrtc-offer.in.sdp");
+    let with = |flags: &str| {
+        let done = run(&["--to", "webrtc", "--seed", "7", "--flags", flags], sdp.as_bytes());
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{flags}");
+        done.stdout
+    };
+    let plain = with("generate-mid");
+    assert!(plain.contains("a=mid:") && plain.contains("a=rtcp:") && plain.contains("a=fingerprint:sha-256"));
+    for (flags, there, gone) in [
+        ("ptime=40", "a=ptime:40\r\n", "a=mid:"),
+        ("generate-mid,ICE-lite=forward", "a=ice-lite\r\n", "no such"),
+        ("generate-mid no-rtcp-attribute", "a=mid:", "a=rtcp:"),
+        ("full-rtcp-attribute", " IN IP4 ", "a=mid:"),
+        ("codec-strip-PCMA", "PCMU/8000", "PCMA"),
+        ("trickle-ICE", "a=ice-options:trickle\r\n", "a=mid:"),
+        ("address-family=IP4,sdp-media-remove=video", "m=audio", "m=video"),
+        (r#"{"ptime": 40}"#, "a=ptime:40\r\n", "no such"),
+        (r#"{"ICE": "remove", "codec": {"strip": ["PCMA"]}}"#, "PCMU/8000", "PCMA"),
+        (
+            r#"{"sdp-attr": {"audio": {"add": ["x-own:1"]}}, "replace": "username"}"#,
+            "a=x-own:1\r\n",
+            "no such",
+        ),
+        (r#"{"rtcp-mux": ["require"], "DTLS-fingerprint": "sha-256"}"#, "a=rtcp-mux\r\n", "a=rtcp-mux-only"),
+    ] {
+        let text = with(flags);
+        assert!(text.contains(there) && !text.contains(gone) && text != plain, "{flags}:\n{text}");
+    }
+    for (flags, message) in [
+        (r#"{"ptime""#, "--flags: "),
+        (r#"{"no-such": 1}"#, "no-such"),
+        (r#"{"sdp-attr": {"audio": {"hat": ["x"]}}}"#, "hat"),
+        ("ptime=long", "--ptime: no number"),
+    ] {
+        let done = run(&["--flags", flags], sdp.as_bytes());
+        assert_eq!((done.code, done.stdout.as_str()), (64, ""), "{flags}: {}", done.stderr);
+        assert!(done.stderr.contains(message), "{flags}: {}", done.stderr);
+    }
+}
+
 /// Later offers of either side, and a fork: whose they are is told by tags and branch, as the relay tells it.
 #[test]
 fn later_offers_of_either_side_go_as_through_the_relay() {
