@@ -78,7 +78,7 @@ struct Args {
     rtcp_mux: Option<String>,
     /// Flags of ng, in place of those of --to: generate-mid, trust-address, strip-browser, codec-strip-opus …
     ///
-    /// Among them any other key of ng as KEY=VALUE (ptime=20, ICE-lite=forward). Or a JSON dictionary of keys:
+    /// Among them any other key of ng as KEY=VALUE or KEY-VALUE (ptime=20, ICE-lite-forward). Or a JSON dictionary of keys:
     /// '{"sdp-attr": {"audio": {"add": ["ptime:20"]}}}'. sipbox-relay(1) lists them all.
     #[arg(long, value_name = "LIST")]
     flags: Option<String>,
@@ -325,7 +325,12 @@ impl Args {
         match &self.flags {
             Some(json) if json.trim_start().starts_with('{') => {
                 let (_, given) = ng::decode(json.as_bytes()).map_err(|error| format!("flags: {error}"))?;
-                given.iter().for_each(|(key, value)| dict.set(key, value.clone()));
+                for (key, value) in given.iter() {
+                    if ng::OF_REQUEST.contains(&key.replace(' ', "-").as_str()) {
+                        return Err(format!("flags: {key}: says whose SDP it is, and changes none"));
+                    }
+                    dict.set(key, value.clone());
+                }
             }
             Some(words) => dict.set("flags", words),
             None => {}

@@ -302,6 +302,7 @@ fn keys_of_ng_on_the_command_line() {
     assert!(plain.contains("a=mid:") && plain.contains("a=rtcp:") && plain.contains("a=fingerprint:sha-256"));
     for (flags, there, gone) in [
         ("ptime=40", "a=ptime:40\r\n", "a=mid:"),
+        ("ptime-40 replace-username", "a=ptime:40\r\n", "a=mid:"),
         ("generate-mid,ICE-lite=forward", "a=ice-lite\r\n", "no such"),
         ("generate-mid no-rtcp-attribute", "a=mid:", "a=rtcp:"),
         ("full-rtcp-attribute", " IN IP4 ", "a=mid:"),
@@ -323,6 +324,9 @@ fn keys_of_ng_on_the_command_line() {
     for (flags, message) in [
         (r#"{"ptime""#, "--flags: "),
         (r#"{"no-such": 1}"#, "no-such"),
+        (r#"{"call-id": "x"}"#, "call-id"),
+        ("label=x", "--flags=label: not a flag that is known here"),
+        ("generate-mids", "--flags=generate-mids: not a flag that is known here"),
         (r#"{"sdp-attr": {"audio": {"hat": ["x"]}}}"#, "hat"),
         ("ptime=long", "--ptime: no number"),
     ] {

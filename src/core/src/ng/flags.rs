@@ -291,14 +291,18 @@ impl Flags {
             "sdp-attr" => self.manipulations.take_dict(value, &mut self.ignored),
             "extmap-strip" => self.extmap_strip = list(value),
             "flags" => {
-                for word in list(value) {
+                for word in flag_words(value) {
                     match word.split_once('=') {
-                        Some((key, value)) if key != "flags" => self.take(key, &Value::from(value))?,
-                        Some(_) | None => self.take_flag(&word)?,
+                        // What is the request's own, or its list of flags itself, cannot stand among these.
+                        Some((key, _)) if key == "flags" || OF_REQUEST.contains(&key) => {
+                            self.ignored.push(key.to_owned());
+                        }
+                        Some((key, value)) => self.take(key, &Value::from(value))?,
+                        None => self.take_flag(&word)?,
                     }
                 }
             }
-            "sdp" | "command" | "call-id" | "from-tag" | "to-tag" | "via-branch" | "label" => {}
+            own if OF_REQUEST.contains(&own) => {}
             other => self.ignored.push(other.to_owned()),
         }
         Ok(())
@@ -348,23 +352,45 @@ impl Flags {
                 self.generate_mid = true;
             }
             other => {
-                // The flat forms of what are dictionaries otherwise: `codec-strip-PCMU`, `replace-origin`, `SDES-off` …
-                let prefixed = ["codec", "replace", "SDES", "rtcp-mux", "OSRTP", "ICE-lite", "ICE"]
-                    .into_iter()
-                    .find_map(|key| {
-                        let rest = other.strip_prefix(key)?.strip_prefix('-')?;
-                        Some((key, rest))
-                    });
+                // The flat forms of what are keys otherwise: `codec-strip-PCMU`, `replace-origin`, `SDES-off`, `ptime-20` …
+                let prefixed = FLAT.into_iter().find_map(|key| {
+                    let rest = other.strip_prefix(key)?.strip_prefix('-')?;
+                    // A value keeps its underscores, as in a URI.
+                    Some((key, rest, word.trim().get(key.len() + 1..)?))
+                });
                 match prefixed {
-                    Some(("codec", rest)) if self.codec.take_flag(rest) => {}
-                    Some(("codec", _)) | None => self.ignored.push(plain),
-                    Some((key, rest)) => self.take(key, &Value::from(rest))?,
+                    Some(("codec", rest, _)) if self.codec.take_flag(rest) => {}
+                    Some(("codec", ..)) | None => self.ignored.push(plain),
+                    Some((key, _, value)) => self.take(key, &Value::from(value))?,
                 }
             }
         }
         Ok(())
     }
 }
+
+/// Keys that say which call it is, and whose SDP: they are no flags.
+pub const OF_REQUEST: [&str; 7] = ["sdp", "command", "call-id", "from-tag", "to-tag", "via-branch", "label"];
+
+/// Keys that `flags` may hold as `KEY-VALUE`; one that begins like another stands before it.
+const FLAT: [&str; 16] = [
+    "codec",
+    "replace",
+    "SDES",
+    "rtcp-mux",
+    "OSRTP",
+    "ICE-lite",
+    "ICE",
+    "DTLS-fingerprint",
+    "DTLS",
+    "transport-protocol",
+    "address-family",
+    "media-address",
+    "ptime-reverse",
+    "ptime",
+    "sdp-media-remove",
+    "extmap-strip",
+];
 
 /// Hashes that our fingerprint can be shown in (RFC 8122 §5); SHA-1 is none of them.
 const FINGERPRINT_HASHES: [&str; 3] = ["sha-256", "sha-384", "sha-512"];
@@ -377,6 +403,17 @@ fn milliseconds(name: &str, value: &Value) -> Result<Option<u32>, String> {
             _ => Err(format!("{name}={number}: milliseconds, at most 1000")),
         },
         None => Err(format!("{name}: no number")),
+    }
+}
+
+/// The entries of `flags`; a semicolon belongs to a value (`SDES=order:A;B`).
+fn flag_words(value: &Value) -> Vec<String> {
+    match value {
+        Value::Bytes(_) => {
+            let text = value.as_str().unwrap_or_default();
+            text.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
+        Value::List(_) | Value::Int(_) | Value::Dict(_) => list(value),
     }
 }
 
@@ -432,6 +469,44 @@ mod tests {
         let flags = Flags::parse(&request).unwrap();
         assert!(flags.strict_source && flags.replace_session_connection && flags.rtcp_mux.demux);
         assert_eq!(flags.ignored, ["no-such-thing", "replace=hat", "record-call"]);
+    }
+
+    /// A key with its value may stand among the flags, with `=` or with a hyphen, and means the same as by itself.
+    #[test]
+    fn keys_among_the_flags() {
+        for (key, value) in [
+            ("ICE", "remove"),
+            ("ICE-lite", "both"),
+            ("DTLS", "passive"),
+            ("DTLS-fingerprint", "sha-512"),
+            ("SDES", "order:AEAD_AES_256_GCM;AES_CM_128_HMAC_SHA1_80"),
+            ("OSRTP", "offer"),
+            ("transport-protocol", "UDP/TLS/RTP/SAVPF"),
+            ("rtcp-mux", "require"),
+            ("replace", "zero-address"),
+            ("address-family", "IP6"),
+            ("media-address", "2001:db8::1"),
+            ("ptime", "20"),
+            ("ptime-reverse", "30"),
+            ("sdp-media-remove", "video"),
+            ("extmap-strip", "urn:example:one_two"),
+        ] {
+            let flags = |request: Dict| {
+                let flags = Flags::parse(&request).unwrap();
+                assert!(flags.ignored.is_empty() && flags != Flags::default(), "{key}: {:?}", flags.ignored);
+                flags
+            };
+            let itself = flags(Dict::new().with(key, value));
+            assert_eq!(flags(Dict::new().with("flags", format!("{key}={value}"))), itself, "{key}");
+            assert_eq!(flags(Dict::new().with("flags", format!("{key}-{value}"))), itself, "{key}");
+            assert_eq!(
+                flags(Dict::new().with("flags", [format!("{key}-{value}").as_str()])),
+                itself,
+                "{key}"
+            );
+        }
+        let flags = Flags::parse(&Dict::new().with("flags", "call-id=x,flags=y,ptime-20")).unwrap();
+        assert_eq!((flags.ptime, flags.ignored), (Some(20), vec!["call-id".to_owned(), "flags".to_owned()]));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod sdes;
 mod value;
 
 pub use codec::CodecFlags;
-pub use flags::{DtlsFlag, Flags, IceFlag, IceLiteFlag, OsrtpFlags, RtcpMuxFlags, words};
+pub use flags::{DtlsFlag, Flags, IceFlag, IceLiteFlag, OF_REQUEST, OsrtpFlags, RtcpMuxFlags, words};
 pub use manipulate::{Manipulations, Rules};
 pub use parties::{Parties, Party, find_answer, find_offer};
 pub use sdes::SdesFlags;
