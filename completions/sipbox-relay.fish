@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_relay_global_optspecs
-    string join \n control= control-allow= interface= port-range= timeout= silent-timeout= final-timeout= max-sessions= sip-source endpoint-learning= workers= pidfile= without-meaning= events= drain= log= v/verbose q/quiet h/help
+    string join \n control= control-allow= interface= port-range= timeout= silent-timeout= final-timeout= max-sessions= delete-delay= tos= sip-source endpoint-learning= workers= pidfile= without-meaning= events= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_relay_needs_command
@@ -32,6 +32,8 @@ complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l timeout -d 'A
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l silent-timeout -d 'The same for a call on hold' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l final-timeout -d 'After so long a call is ended in any case' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l delete-delay -d 'Between the reply to delete and the call\'s end, where the request does not say: late packets pass' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l tos -d 'What media packets are marked with, where the request does not say: IPv4\'s type of service, IPv6\'s traffic class (184 is expedited forwarding)' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_needs_command" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
 immediate\t'The first packets decide'
 delayed\t'The same here'
@@ -58,6 +60,8 @@ complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l time
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l silent-timeout -d 'The same for a call on hold' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l final-timeout -d 'After so long a call is ended in any case' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l delete-delay -d 'Between the reply to delete and the call\'s end, where the request does not say: late packets pass' -r
+complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l tos -d 'What media packets are marked with, where the request does not say: IPv4\'s type of service, IPv6\'s traffic class (184 is expedited forwarding)' -r
 complete -c sipbox-relay -n "__fish_sipbox_relay_using_subcommand serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
 immediate\t'The first packets decide'
 delayed\t'The same here'

@@ -973,7 +973,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__relay)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help serve"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --delete-delay --tos --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help serve"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1008,6 +1008,14 @@ _sipbox() {
                     return 0
                     ;;
                 --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delete-delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tos)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1047,7 +1055,7 @@ _sipbox() {
             return 0
             ;;
         sipbox__subcmd__relay__subcmd__serve)
-            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help"
+            opts="-v -q -h --control --control-allow --interface --port-range --timeout --silent-timeout --final-timeout --max-sessions --delete-delay --tos --sip-source --endpoint-learning --workers --pidfile --without-meaning --events --drain --log --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1082,6 +1090,14 @@ _sipbox() {
                     return 0
                     ;;
                 --max-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delete-delay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tos)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

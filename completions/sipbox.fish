@@ -335,6 +335,8 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l final-timeout -d 'After so long a call is ended in any case' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l delete-delay -d 'Between the reply to delete and the call\'s end, where the request does not say: late packets pass' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l tos -d 'What media packets are marked with, where the request does not say: IPv4\'s type of service, IPv6\'s traffic class (184 is expedited forwarding)' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and not __fish_seen_subcommand_from serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
 immediate\t'The first packets decide'
 delayed\t'The same here'
@@ -360,6 +362,8 @@ complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_sub
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l silent-timeout -d 'The same for a call on hold' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l final-timeout -d 'After so long a call is ended in any case' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l max-sessions -d 'Calls at a time; a further offer is answered with \'load limit\'' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l delete-delay -d 'Between the reply to delete and the call\'s end, where the request does not say: late packets pass' -r
+complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l tos -d 'What media packets are marked with, where the request does not say: IPv4\'s type of service, IPv6\'s traffic class (184 is expedited forwarding)' -r
 complete -c sipbox -n "__fish_sipbox_using_subcommand relay; and __fish_seen_subcommand_from serve" -l endpoint-learning -d 'Whether a plain leg\'s address is learned from its packets; \'off\' sends to the address in the SDP only' -r -f -a "off\t''
 immediate\t'The first packets decide'
 delayed\t'The same here'

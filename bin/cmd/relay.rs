@@ -8,6 +8,7 @@ use crate::exit::{Code, Failure};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::Transport;
+use sipbox_core::limits::RELAY_DELETE_DELAY_SECONDS;
 use sipbox_core::media::plan::Learning;
 use sipbox_core::relay::{Config, Relay};
 use sipbox_core::sdp::Fingerprint;
@@ -26,7 +27,7 @@ pub const ENTRY: Entry =
 #[derive(Args, Clone, Debug)]
 struct Serve {
     /// Where ng requests come in, as bencode or JSON
-    #[arg(long, value_name = "udp:HOST:PORT", default_value = "udp:127.0.0.1:2223")]
+    #[arg(long, value_name = "udp:|tcp:HOST:PORT", default_value = "udp:127.0.0.1:2223")]
     control: Vec<String>,
     /// A network that may ask; without it, whoever reaches --control
     #[arg(long, value_name = "CIDR")]
@@ -49,6 +50,13 @@ struct Serve {
     /// Calls at a time; a further offer is answered with 'load limit'
     #[arg(long, value_name = "N")]
     max_sessions: Option<usize>,
+    /// Between the reply to delete and the call's end, where the request does not say: late packets pass
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=RELAY_DELETE_DELAY_SECONDS))]
+    delete_delay: u64,
+    /// What media packets are marked with, where the request does not say: IPv4's type of service, IPv6's traffic class (184
+    /// is expedited forwarding)
+    #[arg(long, value_name = "BYTE", default_value_t = 0)]
+    tos: u8,
     /// Look for each sender's media where its SIP came from, as if each request had the flag SIP-source-address
     #[arg(long)]
     sip_source: bool,
@@ -115,10 +123,10 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
     let mut sockets = Vec::with_capacity(flags.control.len());
     for text in &flags.control {
-        let spec = listen::parse("--control", text, &[Transport::Udp])?;
-        sockets.push(control::bind(spec.address, text)?);
+        let spec = listen::parse("--control", text, &[Transport::Udp, Transport::Tcp])?;
+        sockets.push(control::bind(spec.address, spec.transport, text)?);
     }
-    let ports = Allocator::new(flags.interface, flags.port_range)?;
+    let ports = Allocator::new(flags.interface, flags.port_range)?.with_tos(flags.tos);
     let identity = certificate::self_signed()
         .map_err(|error| Failure::new(Code::System, format!("certificate: {error}")))?;
     let system = |error: std::io::Error| Failure::new(Code::System, error.to_string());
@@ -140,6 +148,7 @@ fn run(matches: &ArgMatches) -> Result<(), Failure> {
             silent_timeout: Duration::from_secs(flags.silent_timeout),
             final_timeout: flags.final_timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs),
             max_calls: flags.max_sessions.unwrap_or(usize::MAX),
+            delete_delay: Duration::from_secs(flags.delete_delay),
             sip_source: flags.sip_source,
             learning: match flags.endpoint_learning {
                 EndpointLearning::Off => Learning::Off,

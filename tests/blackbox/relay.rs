@@ -4,6 +4,8 @@
 mod harness;
 #[path = "relay/ng_cases.rs"]
 mod ng_cases;
+#[path = "relay/options.rs"]
+mod options;
 
 use harness::{Server, loopback, run};
 use serde_json::{Value, json};

@@ -20,8 +20,8 @@ enum Means {
     Flag(&'static str),
     /// Our switch of this name.
     Switch(&'static str),
-    /// Addresses for ng: `PORT` or `HOST:PORT`.
-    Control,
+    /// Addresses for ng over this transport: `PORT` or `HOST:PORT`.
+    Control(&'static str),
     PortMin,
     PortMax,
     /// syslog's numbers: from 6 on all is logged, from 4 on what needs a look.
@@ -40,7 +40,7 @@ use Means::{Always, Flag, Nothing, NothingOf, Switch};
 /// Short name, long name, meaning.
 const OPTIONS: &[(char, &str, Means)] = &[
     ('i', "interface", Flag("interface")),
-    ('n', "listen-ng", Means::Control),
+    ('n', "listen-ng", Means::Control("udp")),
     ('m', "port-min", Means::PortMin),
     ('M', "port-max", Means::PortMax),
     ('o', "timeout", Flag("timeout")),
@@ -56,11 +56,11 @@ const OPTIONS: &[(char, &str, Means)] = &[
     ('k', "subscribe-keyspace", NothingOf),
     ('l', "listen-tcp", NothingOf),
     ('u', "listen-udp", NothingOf),
-    ('N', "listen-tcp-ng", NothingOf),
+    ('N', "listen-tcp-ng", Means::Control("tcp")),
     ('c', "listen-cli", NothingOf),
     ('g', "graphite", NothingOf),
     ('G', "graphite-interval", NothingOf),
-    ('T', "tos", NothingOf),
+    ('T', "tos", Flag("tos")),
     ('r', "redis", NothingOf),
     ('w', "redis-write", NothingOf),
     ('v', "version", Switch("version")),
@@ -68,7 +68,7 @@ const OPTIONS: &[(char, &str, Means)] = &[
     ('y', "redis-delete-async", Nothing),
     ('b', "b2b-url", NothingOf),
     ('x', "xmlrpc-format", NothingOf),
-    ('d', "delete-delay", NothingOf),
+    ('d', "delete-delay", Flag("delete-delay")),
     ('-', "num-threads", Flag("workers")),
     ('-', "max-sessions", Flag("max-sessions")),
     ('-', "sip-source", Switch("sip-source")),
@@ -97,7 +97,6 @@ const GROUPS: &[&str] = &[
     "b2b-",
     "cn-payload",
     "control-",
-    "delete-delay",
     "dtls-",
     "dtmf-",
     "dtx-",
@@ -196,7 +195,7 @@ fn lookup(name: &str) -> Option<(&str, Means)> {
 const fn takes_value(means: Means) -> bool {
     match means {
         Switch(_) | Always | Nothing => false,
-        Flag(_) | Means::Control | Means::PortMin | Means::PortMax | Means::LogLevel | NothingOf => true,
+        Flag(_) | Means::Control(_) | Means::PortMin | Means::PortMax | Means::LogLevel | NothingOf => true,
         Means::ConfigFile | Means::ConfigSection => true,
     }
 }
@@ -221,10 +220,10 @@ impl Told {
             Flag(flag) => self.out.push(format!("--{flag}={value}").into()),
             Switch(flag) => self.out.push(format!("--{flag}").into()),
             // It listens on all addresses where none is named.
-            Means::Control if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                self.out.push(format!("--control=udp:0.0.0.0:{value}").into());
+            Means::Control(transport) if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.out.push(format!("--control={transport}:0.0.0.0:{value}").into());
             }
-            Means::Control => self.out.push(format!("--control=udp:{value}").into()),
+            Means::Control(transport) => self.out.push(format!("--control={transport}:{value}").into()),
             Means::PortMin => self.low = Some(value.to_owned()),
             Means::PortMax => self.high = Some(value.to_owned()),
             Means::LogLevel => match value.parse::<u8>() {
@@ -327,6 +326,8 @@ mod tests {
             "pub/2001:db8::1!2001:db8::2",
             "-n",
             "2223",
+            "-N127.0.0.1:2225",
+            "--tos=184",
             "-c",
             "12345",
             "-m",
@@ -347,6 +348,8 @@ mod tests {
                 "--interface=203.0.113.1",
                 "--interface=pub/2001:db8::1!2001:db8::2",
                 "--control=udp:0.0.0.0:2223",
+                "--control=tcp:127.0.0.1:2225",
+                "--tos=184",
                 "--verbose",
                 "--endpoint-learning=delayed",
                 "--port-range=4000-4999",

@@ -35,6 +35,7 @@ impl House {
             silent_timeout: Duration::from_secs(60),
             final_timeout: None,
             max_calls: usize::MAX,
+            delete_delay: Duration::ZERO,
             sip_source: false,
             learning: Learning::Immediate,
         };

@@ -101,6 +101,8 @@ pub const OPEN_TICKETS: usize = 16_384;
 pub const NG_DEPTH: usize = 16;
 /// Bytes of one ng datagram.
 pub const NG_MESSAGE_BYTES: usize = 65_535;
+/// Connections on which ng is spoken at a time: proxies keep one or a few each.
+pub const NG_CONNECTIONS: usize = 256;
 
 // --- SDP ---
 
@@ -162,6 +164,8 @@ pub const RELAY_CALLS: usize = 65_536;
 pub const RELAY_BRANCHES: usize = 32;
 /// Tags of one side of a branch that are known: answers of a fork, of which the last has the media.
 pub const RELAY_TAGS: usize = 8;
+/// What a `delete-delay` may be at most, in seconds: a day.
+pub const RELAY_DELETE_DELAY_SECONDS: u64 = 86_400;
 /// Replies that are kept for repeated requests, and their bytes together.
 pub const NG_COOKIES: usize = 16_384;
 pub const NG_COOKIE_BYTES: usize = 32 << 20;

@@ -1,8 +1,10 @@
-//! The relay's control thread: ng over UDP, signals, the time-outs of calls.
+//! The relay's control thread: ng over UDP and TCP, signals, the time-outs of calls.
 //!
-//! In: datagrams on `--control` sockets, notices of the media workers. Out: replies, events, one log line each.
+//! In: datagrams and connections on `--control` sockets, notices of the media workers. Out: replies, events, one log line each.
 //! It alone owns the control side (`sipbox_core::relay`) and the ends of the workers' channels, so there is no lock.
 //! Not here: what is answered (`sipbox_core::relay`), packets (`media`).
+
+mod tcp;
 
 use crate::clock::Clock;
 use crate::events::Events;
@@ -11,6 +13,7 @@ use crate::signals::{Order, Signals};
 use crate::start::{Kind, StartError};
 use crate::{log, ready};
 use sipbox_core::cidr::Cidr;
+use sipbox_core::flow::Transport;
 use sipbox_core::limits::NG_MESSAGE_BYTES;
 use sipbox_core::machine::{Event, Level};
 use sipbox_core::media::bridge;
@@ -21,7 +24,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -39,11 +42,22 @@ pub struct Options {
     pub allow: Vec<Cidr>,
 }
 
+/// A socket of `--control`.
+pub enum Socket {
+    Udp(std::net::UdpSocket),
+    Tcp(std::net::TcpListener),
+}
+
 /// Binds a `--control` address.
-pub fn bind(address: SocketAddr, text: &str) -> Result<std::net::UdpSocket, StartError> {
-    std::net::UdpSocket::bind(address)
-        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-        .map_err(|error| {
+pub fn bind(address: SocketAddr, transport: Transport, text: &str) -> Result<Socket, StartError> {
+    let bound = if transport == Transport::Tcp {
+        std::net::TcpListener::bind(address)
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| Socket::Tcp(socket)))
+    } else {
+        std::net::UdpSocket::bind(address)
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| Socket::Udp(socket)))
+    };
+    bound.map_err(|error| {
             let what = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "the address is in use, by another program or another sipbox; stop that one or choose another port"
@@ -61,7 +75,7 @@ pub fn run(
     relay: Relay,
     workers: Workers,
     notices: mpsc::UnboundedReceiver<Notice>,
-    sockets: Vec<std::net::UdpSocket>,
+    sockets: Vec<Socket>,
     options: Options,
 ) -> Result<(), StartError> {
     let fault = |what: &str, error: &io::Error| StartError::new(Kind::System, format!("{what}: {error}"));
@@ -71,12 +85,15 @@ pub fn run(
         .map_err(|error| fault("runtime", &error))?;
     runtime.block_on(LocalSet::new().run_until(async move {
         let signals = Signals::new().map_err(|error| fault("signals", &error))?;
-        let mut shared = Vec::with_capacity(sockets.len());
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let mut listen = Vec::with_capacity(sockets.len());
         for socket in sockets {
-            shared.push(Rc::new(UdpSocket::from_std(socket).map_err(|error| fault("--control", &error))?));
+            let gate = Gate { allow: options.allow.clone(), told: None };
+            let address = receive(socket, queue.clone(), gate).map_err(|error| fault("--control", &error))?;
+            listen.push(address);
         }
-        let control = Control { relay, workers, sockets: shared, options };
-        control.serve(signals, notices).await;
+        let control = Control { relay, workers, options };
+        control.serve(signals, notices, requests, &listen).await;
         Ok(())
     }))
 }
@@ -84,27 +101,54 @@ pub fn run(
 struct Control {
     relay: Relay,
     workers: Workers,
-    sockets: Vec<Rc<UdpSocket>>,
     options: Options,
 }
 
-impl Control {
-    async fn serve(mut self, mut signals: Signals, mut notices: mpsc::UnboundedReceiver<Notice>) {
-        let (queue, mut datagrams) = mpsc::channel(QUEUE);
-        for (index, socket) in self.sockets.iter().enumerate() {
-            tokio::task::spawn_local(receive(
-                index,
-                socket.clone(),
-                queue.clone(),
-                self.options.allow.clone(),
-            ));
+/// A request, and the way back for its reply.
+struct Asked {
+    back: Back,
+    source: SocketAddr,
+    data: Vec<u8>,
+}
+
+enum Back {
+    Udp(Rc<UdpSocket>),
+    /// `None` where there is none.
+    Tcp(mpsc::Sender<Option<Vec<u8>>>),
+}
+
+/// Who may ask.
+struct Gate {
+    /// Empty: anybody who reaches the address.
+    allow: Vec<Cidr>,
+    told: Option<std::time::Instant>,
+}
+
+impl Gate {
+    /// Whoever set it up must see who was refused, and nobody can fill the log by it.
+    fn admits(&mut self, peer: SocketAddr) -> bool {
+        if self.allow.is_empty() || Cidr::any(&self.allow, peer.ip()) {
+            return true;
         }
-        let listen: Vec<String> = self
-            .sockets
-            .iter()
-            .filter_map(|socket| Some(format!("udp:{}", socket.local_addr().ok()?)))
-            .collect();
-        ready::ready("relay", &listen);
+        if self.told.is_none_or(|at| at.elapsed() > REFUSALS_TOLD) {
+            self.told = Some(std::time::Instant::now());
+            tracing::warn!(%peer, mend = "name its network with --control-allow", "control-refused");
+        } else {
+            tracing::debug!(%peer, "control-refused");
+        }
+        false
+    }
+}
+
+impl Control {
+    async fn serve(
+        mut self,
+        mut signals: Signals,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+        mut requests: mpsc::Receiver<Asked>,
+        listen: &[String],
+    ) {
+        ready::ready("relay", listen);
         let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
         let mut drained_by = None;
         loop {
@@ -113,7 +157,7 @@ impl Control {
             }
             let due = self.relay.poll_timeout().map(|at| self.options.clock.to_std(at).into());
             tokio::select! {
-                Some((index, source, data)) = datagrams.recv() => self.answer(index, source, &data).await,
+                Some(asked) = requests.recv() => self.answer(&asked).await,
                 Some(notice) = notices.recv() => self.notice(&notice),
                 order = signals.next() => match order {
                     Order::Stop if drained_by.is_some() => break,
@@ -144,12 +188,14 @@ impl Control {
     }
 
     /// One request. What could not be sent at once is lost, as a datagram may be: the asker retransmits.
-    async fn answer(&mut self, index: usize, source: SocketAddr, data: &[u8]) {
+    async fn answer(&mut self, asked: &Asked) {
         let now = self.options.clock.now();
-        if let Some(reply) = self.relay.handle_request(now, source, data, &mut self.workers)
-            && let Some(socket) = self.sockets.get(index)
-        {
-            let _ = socket.send_to(&reply, source).await;
+        let reply = self.relay.handle_request(now, asked.source, &asked.data, &mut self.workers);
+        match (&asked.back, reply) {
+            (Back::Udp(socket), Some(reply)) => drop(socket.send_to(&reply, asked.source).await),
+            (Back::Udp(_), None) => {}
+            // The connection waits for this one, so there is room; or it is gone.
+            (Back::Tcp(back), reply) => drop(back.try_send(reply)),
         }
         self.settle();
     }
@@ -221,29 +267,33 @@ const fn name(side: Side) -> &'static str {
     }
 }
 
-/// Takes what comes in on one socket to the control side.
-async fn receive(
-    index: usize,
-    socket: Rc<UdpSocket>,
-    queue: mpsc::Sender<(usize, SocketAddr, Vec<u8>)>,
-    allow: Vec<Cidr>,
-) {
+/// From now on, what comes in on this socket goes to the control side. Gives its address as the ready line has it.
+fn receive(socket: Socket, queue: mpsc::Sender<Asked>, gate: Gate) -> io::Result<String> {
+    Ok(match socket {
+        Socket::Udp(socket) => {
+            let socket = UdpSocket::from_std(socket)?;
+            let address = format!("udp:{}", socket.local_addr()?);
+            tokio::task::spawn_local(datagrams(Rc::new(socket), queue, gate));
+            address
+        }
+        Socket::Tcp(socket) => {
+            let listener = TcpListener::from_std(socket)?;
+            let address = format!("tcp:{}", listener.local_addr()?);
+            tokio::task::spawn_local(tcp::accept(listener, queue, gate));
+            address
+        }
+    })
+}
+
+async fn datagrams(socket: Rc<UdpSocket>, queue: mpsc::Sender<Asked>, mut gate: Gate) {
     let mut buffer = vec![0; NG_MESSAGE_BYTES];
-    let mut told: Option<std::time::Instant> = None;
     loop {
         match socket.recv_from(&mut buffer).await {
-            Ok((_, source)) if !allow.is_empty() && !Cidr::any(&allow, source.ip()) => {
-                // Whoever set it up must see it, and nobody can fill the log by it.
-                if told.is_none_or(|at| at.elapsed() > REFUSALS_TOLD) {
-                    told = Some(std::time::Instant::now());
-                    tracing::warn!(peer = %source, mend = "name its network with --control-allow", "control-refused");
-                } else {
-                    tracing::debug!(peer = %source, "control-refused");
-                }
-            }
+            Ok((_, source)) if !gate.admits(source) => {}
             Ok((length, source)) => {
                 let data = buffer.get(..length).unwrap_or_default().to_vec();
-                if queue.send((index, source, data)).await.is_err() {
+                let asked = Asked { back: Back::Udp(socket.clone()), source, data };
+                if queue.send(asked).await.is_err() {
                     return;
                 }
             }

@@ -333,8 +333,12 @@ pub fn mark(bound: &[Bound], dscp: u8) -> Result<(), StartError> {
 
 pub(crate) fn set_dscp(socket: &socket2::SockRef<'_>, v6: bool, dscp: u8) -> io::Result<()> {
     // The upper six bits of the byte.
-    let class = u32::from(dscp) << 2;
-    if v6 { socket.set_tclass_v6(class) } else { socket.set_tos_v4(class) }
+    set_tos(socket, v6, dscp << 2)
+}
+
+/// The whole byte: IPv4's type of service, IPv6's traffic class.
+pub(crate) fn set_tos(socket: &socket2::SockRef<'_>, v6: bool, tos: u8) -> io::Result<()> {
+    if v6 { socket.set_tclass_v6(tos.into()) } else { socket.set_tos_v4(tos.into()) }
 }
 
 fn refused(spec: &Spec, error: &io::Error) -> StartError {

@@ -4,6 +4,7 @@
 //! out in turn, so that one that was just freed is the last to come again: late packets of the old call then meet
 //! a closed port. Not here: what happens on the sockets (`media`).
 
+use crate::listen::set_tos;
 use crate::start::{Kind, StartError};
 use sipbox_core::relay::{Family, PortError, Want};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -99,6 +100,8 @@ struct Pool {
 /// All pairs of all interfaces.
 pub struct Allocator {
     range: Range,
+    /// `--tos`: what the sockets' packets are marked with.
+    tos: u8,
     pools: Vec<Pool>,
 }
 
@@ -120,12 +123,19 @@ impl Allocator {
             .into_iter()
             .map(|interface| Pool { interface, used: vec![false; range.pairs()], next: 0 })
             .collect();
-        Ok(Allocator { range, pools })
+        Ok(Allocator { range, tos: 0, pools })
+    }
+
+    /// Marks what leaves all ports that are opened from now on.
+    #[must_use]
+    pub fn with_tos(mut self, tos: u8) -> Allocator {
+        self.tos = tos;
+        self
     }
 
     /// Binds the next free pair.
     pub fn open(&mut self, want: &Want) -> Result<Pair, PortError> {
-        let first = self.range.first();
+        let (first, tos) = (self.range.first(), self.tos);
         let interface = |address| self.interfaces().find(|one| one.address == address);
         let beside = want.beside.and_then(interface).map(|one| one.name.clone());
         let fits = |pool: &&mut Pool| {
@@ -149,7 +159,7 @@ impl Allocator {
             let address = SocketAddr::new(pool.interface.address, first + 2 * at as u16);
             // A port that another program holds is passed over.
             let (Some(rtp), Some(rtcp)) =
-                (bind(address), bind(SocketAddr::new(address.ip(), address.port() + 1)))
+                (bind(address, tos), bind(SocketAddr::new(address.ip(), address.port() + 1), tos))
             else {
                 continue;
             };
@@ -182,9 +192,12 @@ impl Allocator {
     }
 }
 
-fn bind(address: SocketAddr) -> Option<UdpSocket> {
+fn bind(address: SocketAddr, tos: u8) -> Option<UdpSocket> {
     let socket = UdpSocket::bind(address).ok()?;
     socket.set_nonblocking(true).ok()?;
+    if tos != 0 {
+        set_tos(&(&socket).into(), address.is_ipv6(), tos).ok()?;
+    }
     let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
     Some(socket)
 }

@@ -9,8 +9,8 @@ use super::demux::{self, Kind};
 use super::dtls::Identity;
 use super::ice::Anchor;
 use super::leg::{Component, Leg, Own};
-use super::plan::{LegPlan, Side};
-use super::rtp::Header;
+use super::plan::{Arriving, LegPlan, Side};
+use super::rtp::{self, Header};
 use super::srtp::{self, Suite};
 use super::stats::{Sample, StreamStats, Streams, ticks_to_us};
 use super::{rtcp, srtp::Error};
@@ -62,10 +62,12 @@ pub enum DropReason {
     Direction,
     /// Feedback for a peer that did not agree to it.
     Feedback,
+    /// Not to be passed on (`media-echo`).
+    Echo,
 }
 
 impl DropReason {
-    pub const ALL: [DropReason; 13] = [
+    pub const ALL: [DropReason; 14] = [
         DropReason::Malformed,
         DropReason::Unexpected,
         DropReason::Source,
@@ -79,6 +81,7 @@ impl DropReason {
         DropReason::NoDestination,
         DropReason::Direction,
         DropReason::Feedback,
+        DropReason::Echo,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -96,6 +99,7 @@ impl DropReason {
             DropReason::NoDestination => "no-destination",
             DropReason::Direction => "direction",
             DropReason::Feedback => "feedback",
+            DropReason::Echo => "echo",
         }
     }
 
@@ -114,7 +118,8 @@ impl DropReason {
             | DropReason::NoKeys
             | DropReason::NoDestination
             | DropReason::Direction
-            | DropReason::Feedback => false,
+            | DropReason::Feedback
+            | DropReason::Echo => false,
         }
     }
 }
@@ -487,13 +492,22 @@ fn forward(
     }
     // From here on the packet was good; that the other side does not take it is no fault of this one.
     let index = half.leg.as_ref().and_then(Leg::rtcp_index).filter(|_| rtcp);
-    let verdict = match pass(other, buffer, length, index, rtcp) {
+    let arriving = half.leg.as_ref().map_or(Arriving::Across, |leg| leg.plan.arriving);
+    let passed = match arriving {
+        Arriving::Across => pass(other, buffer, length, index, rtcp),
+        Arriving::Back if !rtcp => echo(half, buffer, length),
+        // Reports on what is not passed on would mislead.
+        Arriving::Back | Arriving::Dropped => Err(DropReason::Echo),
+    };
+    let verdict = match passed {
         Ok((component, to, length)) => {
-            other.sent.add(now, length);
-            let side = match side {
-                Side::Offerer => Side::Answerer,
-                Side::Answerer => Side::Offerer,
-            };
+            let back = arriving == Arriving::Back;
+            if back {
+                half.sent.add(now, length)
+            } else {
+                other.sent.add(now, length)
+            }
+            let side = if back { side } else { side.other() };
             Verdict::Forward { side, component, to, length }
         }
         Err(reason) => {
@@ -502,6 +516,22 @@ fn forward(
         }
     };
     Ok((verdict, learned))
+}
+
+/// Back to its sender. Its own source would look like a loop to him (RFC 3550 §8.2): it has another number.
+fn echo(
+    half: &mut Half,
+    buffer: &mut [u8],
+    length: usize,
+) -> Result<(Component, SocketAddr, usize), DropReason> {
+    let leg = half.leg.as_mut().ok_or(DropReason::NoDestination)?;
+    if !leg.plan.peer_receives {
+        return Err(DropReason::Direction);
+    }
+    for byte in buffer.get_mut(8..rtp::FIXED).ok_or(DropReason::Malformed)? {
+        *byte = !*byte;
+    }
+    leg.send(buffer, length, false, None)
 }
 
 fn pass(

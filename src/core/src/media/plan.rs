@@ -50,6 +50,18 @@ pub struct LegPlan {
     /// Of the peer's own SDP; until it came, what it was offered.
     pub payloads: Vec<PayloadFormat>,
     pub learning: Learning,
+    pub arriving: Arriving,
+}
+
+/// What becomes of RTP that a peer sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arriving {
+    /// It goes to the other leg.
+    #[default]
+    Across,
+    /// It goes back to the peer, as a source of its own (ng `media-echo`).
+    Back,
+    Dropped,
 }
 
 /// ICE of one leg (RFC 8445). The foundation's and the priorities' text is the rewriter's.

@@ -58,6 +58,18 @@ pub struct RtcpMuxFlags {
     pub reject: bool,
 }
 
+/// `media-echo`: media is not passed on, but sent back or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaEcho {
+    /// What the receiver of this SDP sends comes back to him; what its sender sends is dropped.
+    Forward,
+    /// The other way round.
+    Backward,
+    Both,
+    /// All is dropped.
+    Blackhole,
+}
+
 /// `OSRTP`: RTP/AVP with keys beside it (RFC 8643).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OsrtpFlags {
@@ -128,6 +140,9 @@ pub struct Flags {
     pub extmap_strip: Vec<String>,
     /// Ours: what only browsers use is taken out.
     pub strip_browser: bool,
+    /// What leaves the relay's ports is marked with: IPv4's type of service, IPv6's traffic class.
+    pub tos: Option<u8>,
+    pub media_echo: Option<MediaEcho>,
     /// Names, or `name=value`, that were asked for and mean nothing here.
     pub ignored: Vec<String>,
 }
@@ -289,6 +304,21 @@ impl Flags {
             "ptime-reverse" => self.ptime_reverse = milliseconds("ptime-reverse", value)?,
             "sdp-media-remove" => self.media_remove = words(value),
             "sdp-attr" => self.manipulations.take_dict(value, &mut self.ignored),
+            "TOS" => {
+                let tos = value.as_int().and_then(|tos| u8::try_from(tos).ok());
+                self.tos = Some(tos.ok_or_else(|| format!("TOS={}: a number of 0 to 255", text()))?);
+            }
+            "media-echo" => {
+                self.media_echo = Some(match text() {
+                    "fw" | "fwd" | "forward" => MediaEcho::Forward,
+                    "bk" | "bkw" | "back" | "backward" | "backwards" => MediaEcho::Backward,
+                    "both" => MediaEcho::Both,
+                    "blackhole" | "sinkhole" => MediaEcho::Blackhole,
+                    other => {
+                        return Err(format!("media-echo={other}: forward, backward, both or blackhole"));
+                    }
+                });
+            }
             "extmap-strip" => self.extmap_strip = list(value),
             "flags" => {
                 for word in flag_words(value) {
@@ -373,7 +403,7 @@ impl Flags {
 pub const OF_REQUEST: [&str; 7] = ["sdp", "command", "call-id", "from-tag", "to-tag", "via-branch", "label"];
 
 /// Keys that `flags` may hold as `KEY-VALUE`; one that begins like another stands before it.
-const FLAT: [&str; 16] = [
+const FLAT: [&str; 18] = [
     "codec",
     "replace",
     "SDES",
@@ -390,6 +420,8 @@ const FLAT: [&str; 16] = [
     "ptime",
     "sdp-media-remove",
     "extmap-strip",
+    "TOS",
+    "media-echo",
 ];
 
 /// Hashes that our fingerprint can be shown in (RFC 8122 §5); SHA-1 is none of them.
@@ -490,6 +522,8 @@ mod tests {
             ("ptime-reverse", "30"),
             ("sdp-media-remove", "video"),
             ("extmap-strip", "urn:example:one_two"),
+            ("TOS", "184"),
+            ("media-echo", "both"),
         ] {
             let flags = |request: Dict| {
                 let flags = Flags::parse(&request).unwrap();
@@ -519,6 +553,8 @@ mod tests {
             ("address-family", "IP5"),
             ("media-address", "example.com"),
             ("direction", "one"),
+            ("TOS", "256"),
+            ("media-echo", "loud"),
         ] {
             assert!(Flags::parse(&Dict::new().with(key, value)).is_err(), "{key}={value}");
         }

@@ -12,13 +12,17 @@ mod json;
 mod manipulate;
 mod parties;
 mod sdes;
+mod stream;
 mod value;
 
 pub use codec::CodecFlags;
-pub use flags::{DtlsFlag, Flags, IceFlag, IceLiteFlag, OF_REQUEST, OsrtpFlags, RtcpMuxFlags, words};
+pub use flags::{
+    DtlsFlag, Flags, IceFlag, IceLiteFlag, MediaEcho, OF_REQUEST, OsrtpFlags, RtcpMuxFlags, words,
+};
 pub use manipulate::{Manipulations, Rules};
 pub use parties::{Parties, Party, find_answer, find_offer};
 pub use sdes::SdesFlags;
+pub use stream::Framer;
 pub use value::{Dict, Value};
 
 use std::fmt;

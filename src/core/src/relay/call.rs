@@ -211,6 +211,10 @@ pub(super) struct Call {
     pub created_from: SocketAddr,
     pub last_signal: Instant,
     pub branches: Vec<Branch>,
+    /// What its packets are marked with, where a request said so.
+    pub tos: Option<u8>,
+    /// It was deleted, and ends then.
+    pub ends: Option<Instant>,
     /// When it is looked at again for silence.
     pub check: Instant,
 }
@@ -223,12 +227,22 @@ impl Call {
             created_from,
             last_signal: now,
             branches: Vec::new(),
+            tos: None,
+            ends: None,
             check: now,
         }
     }
 
     pub fn parties(&self) -> impl Iterator<Item = &Parties> + Clone {
         self.branches.iter().map(|branch| &branch.parties)
+    }
+
+    /// Marks the packets of all that is open.
+    pub fn mark(&self, engine: &mut dyn Engine) {
+        let Some(tos) = self.tos else { return };
+        for (_, slot) in self.branches.iter().flat_map(Branch::bridges) {
+            engine.mark(slot.bridge, tos);
+        }
     }
 
     pub fn has_tag(&self, tag: &str) -> bool {

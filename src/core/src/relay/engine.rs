@@ -35,6 +35,8 @@ pub trait Engine {
     fn open(&mut self, bridge: BridgeId, side: Side, want: &Want) -> Result<Ports, PortError>;
     /// What this side's leg is from now on; what did not change, goes on.
     fn apply(&mut self, bridge: BridgeId, side: Side, plan: LegPlan);
+    /// What leaves the bridge's ports is marked so: IPv4's type of service, IPv6's traffic class.
+    fn mark(&mut self, bridge: BridgeId, tos: u8);
     /// What was counted so far; `None` for a bridge that is not there.
     fn stats(&mut self, bridge: BridgeId) -> Option<BridgeStats>;
     /// Closes both sides; their ports are free when it returns.

@@ -39,6 +39,8 @@ pub struct Config {
     pub final_timeout: Option<Duration>,
     /// Calls at a time, where that is less than [`RELAY_CALLS`](limits::RELAY_CALLS) (`--max-sessions`).
     pub max_calls: usize,
+    /// A deleted call ends so much later, where the request does not say (`--delete-delay`).
+    pub delete_delay: Duration,
     /// Each request has the flag `SIP-source-address` (`--sip-source`).
     pub sip_source: bool,
     /// How the address of a plain leg is found, where a request does not say (`--endpoint-learning`).
@@ -258,6 +260,9 @@ impl Relay {
                 if kind == Kind::Answer && !to.is_empty() {
                     party.rename(to);
                 }
+                call.tos = flags.tos.or(call.tos);
+                call.mark(engine);
+                call.ends = None;
                 call.last_signal = now;
                 let latest = self.config.final_timeout.map(|allowed| call.created + allowed);
                 call.check = now + self.config.timeout;
@@ -315,6 +320,22 @@ impl Relay {
             let mut branch = call.branches.remove(at);
             branch.close(engine);
             return Ok(reply);
+        }
+        let delay = match request.get("delete-delay") {
+            None => self.config.delete_delay,
+            Some(asked) => {
+                let seconds = asked.as_int().and_then(|seconds| u64::try_from(seconds).ok());
+                let seconds = seconds.filter(|seconds| *seconds <= limits::RELAY_DELETE_DELAY_SECONDS);
+                Duration::from_secs(seconds.ok_or("delete-delay: no number of seconds")?)
+            }
+        };
+        // Until then late packets pass, and a new offer or answer keeps the call.
+        if !delay.is_zero() {
+            let reply = report::report(call, &count(call, None, engine));
+            call.ends = Some(now + delay);
+            call.check = call.check.min(now + delay);
+            self.next_check = Some(self.next_check.map_or(call.check, |next| next.min(call.check)));
+            return Ok(reply.with("result", "ok"));
         }
         let reply = self.end(now, id, End::Delete, engine).ok_or("unknown call-id")?;
         Ok(reply.with("result", "ok"))
@@ -416,12 +437,15 @@ impl Relay {
             };
             let last = heard.unwrap_or(call.last_signal).max(call.last_signal);
             let latest = self.config.final_timeout.map(|allowed| call.created + allowed);
-            if latest.is_some_and(|latest| now >= latest) {
+            if call.ends.is_some_and(|ends| now >= ends) {
+                self.end(now, &id, End::Delete, engine);
+            } else if latest.is_some_and(|latest| now >= latest) {
                 self.end(now, &id, End::FinalTimeout, engine);
             } else if now.saturating_since(last) >= allowed {
                 self.end(now, &id, end, engine);
             } else if let Some(call) = self.calls.get_mut(&id) {
-                call.check = latest.map_or(last + allowed, |latest| latest.min(last + allowed));
+                let check = last + allowed;
+                call.check = [latest, call.ends].into_iter().flatten().fold(check, Ord::min);
             }
         }
         self.next_check = self.calls.values().map(|call| call.check).min();

@@ -12,6 +12,7 @@ struct List {
     next: u16,
     open: Vec<(BridgeId, Side, Ports)>,
     plans: Vec<(BridgeId, Side, LegPlan)>,
+    marks: Vec<(BridgeId, u8)>,
     closed: Vec<BridgeId>,
     stats: BTreeMap<BridgeId, BridgeStats>,
     full: bool,
@@ -50,6 +51,10 @@ impl Engine for List {
         self.plans.push((bridge, side, plan));
     }
 
+    fn mark(&mut self, bridge: BridgeId, tos: u8) {
+        self.marks.push((bridge, tos));
+    }
+
     fn stats(&mut self, bridge: BridgeId) -> Option<BridgeStats> {
         let open = self.open.iter().any(|(b, _, _)| *b == bridge);
         open.then(|| self.stats.get(&bridge).cloned().unwrap_or_default())
@@ -86,6 +91,7 @@ impl Case {
             silent_timeout: Duration::from_secs(3600),
             final_timeout: None,
             max_calls: usize::MAX,
+            delete_delay: Duration::ZERO,
             sip_source: false,
             learning: Learning::Immediate,
             fingerprint,
@@ -472,6 +478,35 @@ fn silence_ends_a_call_and_a_held_one_later() {
     assert_eq!(step(&mut case), 3600);
     assert!(case.relay.is_idle());
     assert_eq!(case.records().last().unwrap()["reason"], "silent-timeout");
+}
+
+/// A call that is deleted with a delay, and offered again before it ends, is a call like any other.
+#[test]
+fn a_new_offer_keeps_a_call_that_was_deleted() {
+    for (offered_again, reason, seconds) in [(false, "delete", 5), (true, "timeout", 62)] {
+        let mut case = Case::new();
+        call(&mut case);
+        case.now = case.now + Duration::from_secs(2);
+        let delete = case.ask(&request("delete", "alice", "").with("delete-delay", 3i64));
+        assert_eq!(delete.get_str("result"), Some("ok"));
+        assert!(case.engine.closed.is_empty());
+        if offered_again {
+            call(&mut case);
+        }
+        case.records();
+        while case.engine.closed.is_empty() {
+            case.now = case.relay.poll_timeout().unwrap();
+            case.relay.handle_timeout(case.now, &mut case.engine);
+        }
+        assert_eq!(case.now, T0 + Duration::from_secs(seconds));
+        assert_eq!(case.records().last().unwrap()["reason"], reason);
+    }
+    let mut case = Case::new();
+    call(&mut case);
+    for bad in [-1i64, 86_401] {
+        let delete = case.ask(&request("delete", "alice", "").with("delete-delay", bad));
+        assert_eq!(delete.get_str("result"), Some("error"), "{bad}");
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use super::keys::SdesTold;
 use super::origin::Origins;
 use super::said::{Said, read};
 use super::{Address, Input, Kind, Refusal, Supply};
-use crate::media::plan::{DtlsRole, Learning, Side};
+use crate::media::plan::{Arriving, DtlsRole, Learning, Side};
+use crate::ng::MediaEcho;
 use crate::sdp::{Profile, Sdp, Section, Setup};
 use std::sync::Arc;
 
@@ -91,6 +92,7 @@ pub struct SideMemory {
     /// Toward this side our agent is a lite one.
     pub(super) lite: bool,
     pub(super) learning: Option<Learning>,
+    pub(super) arriving: Arriving,
     /// The flags of its offer forbid to accept its mux, or want it accepted.
     pub(super) refuse_mux: bool,
     pub(super) accept_mux: bool,
@@ -231,6 +233,17 @@ impl MediaMemory {
         } else {
             Learning::Immediate
         });
+        if let Some(echo) = input.flags.media_echo {
+            let (sender, receiver) = match echo {
+                MediaEcho::Forward => (Arriving::Dropped, Arriving::Back),
+                MediaEcho::Backward => (Arriving::Back, Arriving::Dropped),
+                MediaEcho::Both => (Arriving::Back, Arriving::Back),
+                MediaEcho::Blackhole => (Arriving::Dropped, Arriving::Dropped),
+            };
+            side.arriving = sender;
+            self.side_mut(input.sender.other()).arriving = receiver;
+        }
+        let side = self.side_mut(input.sender);
         if input.kind == Kind::Offer {
             side.refuse_mux = input.flags.rtcp_mux.reject;
             side.accept_mux = input.flags.rtcp_mux.demux || input.flags.rtcp_mux.accept;

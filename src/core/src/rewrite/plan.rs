@@ -74,6 +74,7 @@ impl MediaMemory {
             payloads: payloads.unwrap_or_default(),
             opaque: told.opaque,
             learning: this.learning.unwrap_or(Learning::Immediate),
+            arriving: this.arriving,
         })
     }
 }

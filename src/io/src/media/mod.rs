@@ -48,6 +48,10 @@ enum Command {
         side: Side,
         plan: Box<LegPlan>,
     },
+    Mark {
+        bridge: BridgeId,
+        tos: u8,
+    },
     /// The sockets are closed when the answer comes.
     Close {
         bridge: BridgeId,
@@ -168,6 +172,14 @@ impl Engine for Workers {
             && let Some(handle) = self.handles.get(placed.worker)
         {
             handle.send(Command::Apply { bridge, side, plan: Box::new(plan) });
+        }
+    }
+
+    fn mark(&mut self, bridge: BridgeId, tos: u8) {
+        if let Some(placed) = self.bridges.get(&bridge)
+            && let Some(handle) = self.handles.get(placed.worker)
+        {
+            handle.send(Command::Mark { bridge, tos });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::certificate;
-use sipbox_core::media::plan::{Learning, PayloadFormat, Security};
+use sipbox_core::media::plan::{Arriving, Learning, PayloadFormat, Security};
 use std::net::UdpSocket;
 
 fn plan(remote: SocketAddr) -> LegPlan {
@@ -23,6 +23,7 @@ fn plan(remote: SocketAddr) -> LegPlan {
             channels: 1,
         }],
         learning: Learning::Immediate,
+        arriving: Arriving::Across,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::batch::{Batch, DATAGRAMS, Outgoing};
 use super::{Command, Notice};
 use crate::clock::Clock;
+use crate::listen::set_tos;
 use sipbox_core::media::bridge::{Bridge, Verdict};
 use sipbox_core::media::dtls::Identity;
 use sipbox_core::media::ice::Anchor;
@@ -167,6 +168,7 @@ impl Worker {
                         self.settle(at, now);
                     }
                 }
+                Ok(Command::Mark { bridge, tos }) => self.mark(bridge, tos),
                 Ok(Command::Close { bridge, done }) => {
                     self.close(bridge);
                     let _ = done.send(());
@@ -208,6 +210,17 @@ impl Worker {
         {
             self.ports[old] = None;
             self.free_ports.push(old);
+        }
+    }
+
+    fn mark(&self, id: BridgeId, tos: u8) {
+        let entry = self.by_id.get(&id).and_then(|at| self.entries.get(*at)?.as_ref());
+        for port in entry.iter().flat_map(|entry| entry.ports).flatten() {
+            let Some(port) = self.ports.get(port).and_then(Option::as_ref) else { continue };
+            let v6 = port.socket.local_addr().is_ok_and(|address| address.is_ipv6());
+            if let Err(error) = set_tos(&(&port.socket).into(), v6, tos) {
+                tracing::warn!(tos, %error, "media-port-not-marked");
+            }
         }
     }
 

@@ -53,6 +53,7 @@ fn plain(remote: &str) -> LegPlan {
             channels: 1,
         }],
         learning: Learning::Immediate,
+        arriving: Arriving::Across,
     }
 }
 
