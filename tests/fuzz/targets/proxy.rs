@@ -24,6 +24,8 @@ use std::time::Duration;
 const PROXY: &str = "192.0.2.50:5060";
 /// Timer C, a CANCEL that nobody answers, and what lingers.
 const LINGER: Duration = Duration::from_secs(300);
+/// Timers J and H: as long a final answer is remembered. After it, the same request is a new one.
+const REMEMBERED: Duration = Duration::from_secs(32);
 /// Steps of one input: more only take longer.
 const MOST_STEPS: usize = 64;
 
@@ -34,7 +36,12 @@ struct World {
     sent: Vec<(SocketAddr, Bytes)>,
     asked: Vec<(Ticket, Question)>,
     /// The final answer of each request that came: who asked, branch, method.
-    finals: HashMap<(SocketAddr, Vec<u8>, Vec<u8>), u16>,
+    finals: HashMap<(SocketAddr, Vec<u8>, Vec<u8>), Final>,
+}
+
+struct Final {
+    status: u16,
+    at: Instant,
 }
 
 pub fn run(data: &[u8]) {
@@ -228,7 +235,16 @@ impl World {
             message.top_via().map_or("", |via| via.sent_by).to_ascii_lowercase().as_bytes(),
         ]
         .concat();
-        let known = *self.finals.entry((remote, tagged, method)).or_insert(status);
+        let given = self
+            .finals
+            .entry((remote, tagged, method))
+            .and_modify(|given| {
+                if self.now >= given.at + REMEMBERED {
+                    *given = Final { status, at: self.now };
+                }
+            })
+            .or_insert(Final { status, at: self.now });
+        let known = given.status;
         let both_2xx = (200..300).contains(&known) && (200..300).contains(&status);
         assert!(known == status || both_2xx, "{known}, and then {status}");
     }

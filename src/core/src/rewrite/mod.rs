@@ -32,6 +32,7 @@ pub use keys::SdesTold;
 pub use memory::{Memory, Security, SecurityTold, SideMemory, Told};
 pub use said::Said;
 
+use crate::limits;
 use crate::media::plan::{LegPlan, Side};
 use crate::ng::Flags;
 use crate::sdp::{Family, Fingerprint, ParseError, Sdp};
@@ -112,6 +113,9 @@ pub enum Refusal {
     NoKeys { media: usize },
     /// The relay has no ports.
     Ports(String),
+    /// With what was added, it would be longer than a session description may be ([`limits::SDP_BYTES`],
+    /// [`limits::SDP_LINES`]).
+    TooLong,
 }
 
 impl fmt::Display for Refusal {
@@ -130,6 +134,12 @@ impl fmt::Display for Refusal {
                 )
             }
             Refusal::Ports(why) => write!(f, "no ports: {why}"),
+            Refusal::TooLong => write!(
+                f,
+                "rewritten, it would have more than {} bytes or {} lines",
+                limits::SDP_BYTES,
+                limits::SDP_LINES
+            ),
         }
     }
 }
@@ -211,6 +221,16 @@ pub fn rewrite(
     }
     let origin = next.origin.told(&sdp, input);
     let (text, cut) = compose::compose(&sdp, &places, input, &next, &origin, supply);
+    if is_too_long(&text) {
+        return Err(Refusal::TooLong);
+    }
     *memory = next;
     Ok(Rewritten { sdp: text, media, cut })
+}
+
+/// Whether nobody, ourselves included, need read it.
+fn is_too_long(sdp: &[u8]) -> bool {
+    // The shortest line is a type, its `=` and CRLF: few texts need their lines counted.
+    sdp.len() > limits::SDP_BYTES
+        || sdp.len() > 4 * limits::SDP_LINES && memchr::memchr_iter(b'\n', sdp).count() > limits::SDP_LINES
 }

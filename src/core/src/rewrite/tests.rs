@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_macros)] // reads recorded files
 
 use super::*;
+use crate::limits;
 use crate::media::plan::{DtlsRole, Learning, Security};
 use crate::ng::{self, Flags};
 use crate::sdp::Direction;
@@ -497,6 +498,17 @@ fn what_cannot_be_bridged_is_refused() {
     let no_keys = flags(r#"{"transport-protocol":"RTP/SAVPF","DTLS":"off","SDES":["off"]}"#);
     let refused = offer(BARESIP.as_bytes(), &no_keys, &mut Memory::default(), &mut supply);
     assert_eq!(refused, Err(Refusal::NoKeys { media: 0 }));
+
+    // A dozen keys for each m-line would make of this more than anybody reads.
+    let many = format!(
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n{}",
+        "m=audio 9000 RTP/AVP 0\r\n".repeat(limits::SDP_MEDIA)
+    );
+    let keys = flags(r#"{"transport-protocol":"RTP/SAVP","DTLS":"off","ICE":"remove"}"#);
+    let mut memory = Memory::default();
+    let refused = offer(many.as_bytes(), &keys, &mut memory, &mut supply);
+    assert_eq!(refused, Err(Refusal::TooLong));
+    assert_eq!(memory, Memory::default());
 }
 
 /// Without rtcp-mux, RTCP has an agent and a handshake of its own, on its own port.
