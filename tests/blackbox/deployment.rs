@@ -281,7 +281,13 @@ fn servers_tell_systemd_that_they_serve_live_and_stop() {
             "presence",
             vec!["--listen".into(), format!("udp:{here}:0"), "--domain".into(), "example.com".into()],
         ),
-        ("proxy", vec!["--listen".into(), format!("udp:{here}:0"), "--domain".into(), "example.com".into()]),
+        // With several workers, the server speaks only where all do.
+        (
+            "proxy",
+            ["--listen", &format!("udp:{here}:0"), "--domain", "example.com", "--workers", "2"]
+                .map(str::to_owned)
+                .into(),
+        ),
         ("relay", vec!["--control".into(), format!("udp:{here}:0"), "--interface".into(), here.to_string()]),
         (
             "wsgw",

@@ -149,7 +149,7 @@ impl Control {
         listen: &[String],
     ) {
         ready::ready("relay", listen);
-        let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
+        let mut watchdog = ready::Watchdog::of_systemd();
         let mut drained_by = None;
         loop {
             if drained_by.is_some() && self.relay.is_idle() {
@@ -179,7 +179,7 @@ impl Control {
                 },
                 () = until(due) => self.timeout(),
                 () = until(drained_by) => break,
-                () = beat(&mut watchdog) => ready::alive(),
+                () = watchdog.due() => ready::alive(),
             }
         }
         // Calls that outlast the drain: what they were like is told all the same.
@@ -307,13 +307,6 @@ async fn datagrams(socket: Rc<UdpSocket>, queue: mpsc::Sender<Asked>, mut gate: 
 async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn beat(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
 }

@@ -107,7 +107,7 @@ pub fn receive<E>(
             }
         }
         ready::ready(command, &addresses);
-        let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
+        let mut watchdog = ready::Watchdog::of_systemd();
         let mut tick = tokio::time::interval(TICK);
         let mut buffer = vec![0; usize::from(u16::MAX)];
         loop {
@@ -141,7 +141,7 @@ pub fn receive<E>(
                         return Ok(Some(end));
                     }
                 }
-                () = watched(&mut watchdog) => ready::alive(),
+                () = watchdog.due() => ready::alive(),
             }
         }
     })
@@ -157,12 +157,4 @@ async fn readable(sockets: &[tokio::net::UdpSocket]) -> usize {
         std::task::Poll::Pending
     })
     .await
-}
-
-/// Never, where systemd does not watch.
-async fn watched(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
 }

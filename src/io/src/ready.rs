@@ -2,7 +2,6 @@
 
 use sd_notify::NotifyState;
 use std::io::{self, Write};
-use std::time::Duration;
 
 /// Writes `{"event":"ready","command":…,"listen":[…]}` and tells systemd `READY=1`. `listen` has the real ports.
 pub fn ready(command: &str, listen: &[String]) {
@@ -18,14 +17,28 @@ pub fn stopping() {
     notify(NotifyState::Stopping);
 }
 
-/// Tells systemd that we live; to be called each [`watchdog_interval`].
+/// Tells systemd that we live; to be called when the [`Watchdog`] is due.
 pub fn alive() {
     notify(NotifyState::Watchdog);
 }
 
-/// Half of the time after which systemd would take us for dead, where it watches.
-pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+/// When systemd has to hear of us, where it watches.
+pub struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    /// What the environment says of it. Needs a runtime.
+    pub fn of_systemd() -> Watchdog {
+        Watchdog(sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 2)))
+    }
+
+    /// Comes back after each half of the time that systemd waits before it takes us for dead; never, where it does not watch.
+    /// Cancel safe.
+    pub async fn due(&mut self) {
+        match &mut self.0 {
+            Some(interval) => drop(interval.tick().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Without systemd there is no socket to tell, and nothing is done.

@@ -345,7 +345,7 @@ async fn serve<M: Machine>(
 
     driver.options.metrics.set_serving(true);
     let _held = log::hold();
-    let mut watchdog = ready::watchdog_interval().map(tokio::time::interval);
+    let mut watchdog = ready::Watchdog::of_systemd();
     let mut drained_by = None;
     // One timer for all of the machine's, set again only where it has to ring earlier: it costs more than a message's parsing.
     let mut alarm = pin!(tokio::time::sleep(FAR));
@@ -402,8 +402,10 @@ async fn serve<M: Machine>(
             }
             () = tokio::time::sleep(OTHERS), if look => None,
             () = sleep_until(drained_by) => break,
-            () = tick(&mut watchdog) => {
-                ready::alive();
+            () = watchdog.due() => {
+                if driver.crew.all_alive() {
+                    ready::alive();
+                }
                 None
             }
         };
@@ -426,13 +428,6 @@ async fn serve<M: Machine>(
 async fn sleep_until(at: Option<TokioInstant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn tick(interval: &mut Option<tokio::time::Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Crew {
     /// The same secret for all: nobody outside can aim at one worker.
     hash: RandomState,
     lost: Arc<AtomicU64>,
+    /// A bit for each worker that went round since systemd heard of us.
+    alive: Arc<AtomicU64>,
 }
 
 /// The places of `count` workers.
@@ -87,13 +89,15 @@ pub(super) fn crews(count: u8) -> Vec<Crew> {
             (Door { channel, waiting: Arc::default(), idle: Arc::default() }, inbox)
         })
         .unzip();
-    let (doors, hash, lost): (Arc<[Door]>, _, _) = (doors.into(), RandomState::new(), Arc::default());
+    let doors: Arc<[Door]> = doors.into();
+    let (hash, lost, alive) = (RandomState::new(), Arc::default(), Arc::default());
     let place = |(number, inbox): (usize, _)| Crew {
         number: number as u8,
         doors: Arc::clone(&doors),
         inbox,
         hash: hash.clone(),
         lost: Arc::clone(&lost),
+        alive: Arc::clone(&alive),
     };
     inboxes.into_iter().enumerate().map(place).collect()
 }
@@ -193,6 +197,17 @@ impl Crew {
         mine && self.doors.iter().all(|door| door.idle.load(Ordering::Relaxed))
     }
 
+    /// Says that this worker lives; whether all did since this was last so. Of one that hangs, nobody else makes up for the silence.
+    pub fn all_alive(&self) -> bool {
+        let mine = 1 << self.number;
+        let all = u64::MAX >> (64 - self.doors.len());
+        if self.alive.fetch_or(mine, Ordering::Relaxed) | mine != all {
+            return false;
+        }
+        self.alive.store(0, Ordering::Relaxed);
+        true
+    }
+
     /// Messages that found no room.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -285,5 +300,19 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| crews[1].try_next()).count(), PASSED_MESSAGES + 1);
         assert!(!crews[0].all_idle(true));
         assert!(crews[1].all_idle(true));
+    }
+
+    #[test]
+    fn all_live_only_if_each_does() {
+        for count in [1, 2, 64] {
+            let crews = crews(count);
+            let (last, others) = crews.split_last().unwrap();
+            for _ in 0..2 {
+                for _ in 0..3 {
+                    assert!(others.iter().all(|crew| !crew.all_alive()), "{count}: one is silent");
+                }
+                assert!(last.all_alive());
+            }
+        }
     }
 }
