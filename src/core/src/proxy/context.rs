@@ -194,11 +194,13 @@ impl Branch {
     }
 }
 
-/// An ACK with an answer in it, on its way to the relay and then to the callee.
+/// An ACK to a 2xx, of which the relay or a name server is asked.
 pub(super) struct WaitingAck {
     pub request: Bytes,
     pub shown: super::dialog::Shown,
     pub own_routes: usize,
+    /// In the place of its own session description: what the relay made of it.
+    pub sdp: Option<Vec<u8>>,
 }
 
 /// What an answer is for.
@@ -210,7 +212,10 @@ pub(super) enum Waiting {
     Resolve(ContextId, usize),
     Offer(ContextId, usize),
     Answer(ContextId, usize),
+    /// What the relay makes of its answer.
     Ack(Box<WaitingAck>),
+    /// Where the name leads that it goes to.
+    AckTarget(Box<WaitingAck>),
     /// Nobody waits for it.
     Delete(Key),
 }

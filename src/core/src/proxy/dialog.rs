@@ -12,6 +12,7 @@ use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, ListenerId, ServerKey, Target, Transport};
 use crate::limits;
 use crate::machine::{Level, Output, Question, Reply};
+use crate::resolve;
 use crate::rng::{KeyedHash, Rng};
 use crate::sip::{Aor, Message, Name, NameAddr, Uri};
 use crate::store;
@@ -337,7 +338,7 @@ impl Proxy {
         if message.max_forwards().ok().flatten() == Some(0) {
             return;
         }
-        let ack = Box::new(WaitingAck { request: data, shown, own_routes });
+        let ack = Box::new(WaitingAck { request: data, shown, own_routes, sdp: None });
         let (token, toward) = (ack.shown.token, ack.shown.toward);
         if let (Some(relay), Some(sdp)) = (token.relay, message.description()) {
             // A late offer: it was in the 2xx, and this is its answer (RFC 3261 §13.2.1).
@@ -355,39 +356,75 @@ impl Proxy {
             let source = self.source(message, &flow);
             let dict = media::request(&key, Half::Answer(None), sdp, peer(sender), peer(receiver), source);
             let question = Question::Relay { relay: u16::from(relay), request: dict.encode_bencode().into() };
-            let length = ack.request.len();
-            // Without room it is dropped: it comes again with the next copy of the 2xx.
-            if self.has_room(length) && self.ask(now, question, Waiting::Ack(ack)).is_some() {
-                self.held += length;
-            }
-            return;
+            return self.hold_ack(now, question, ack, Waiting::Ack);
         }
-        self.send_ack(&ack, None);
+        self.send_ack(now, ack);
+    }
+
+    /// Without room it is dropped: it comes again with the next copy of the 2xx.
+    fn hold_ack(
+        &mut self,
+        now: Instant,
+        question: Question,
+        ack: Box<WaitingAck>,
+        waiting: impl FnOnce(Box<WaitingAck>) -> Waiting,
+    ) {
+        let length = ack.request.len();
+        if self.has_room(length) && self.ask(now, question, waiting(ack)).is_some() {
+            self.held += length;
+        }
     }
 
     /// The relay's word on an answer in an ACK. Where it has none, the ACK goes as it is: the dialog stands all the same.
-    pub(super) fn ack_rewritten(&mut self, ack: &WaitingAck, verdict: Verdict) {
-        let body = match verdict {
+    pub(super) fn ack_rewritten(&mut self, now: Instant, mut ack: Box<WaitingAck>, verdict: Verdict) {
+        self.held -= ack.request.len();
+        ack.sdp = match verdict {
             Verdict::Sdp(sdp) => Some(sdp),
             Verdict::Refused(_) | Verdict::Unusable => None,
         };
-        self.send_ack(ack, body);
+        self.send_ack(now, ack);
     }
 
-    fn send_ack(&mut self, ack: &WaitingAck, sdp: Option<Vec<u8>>) {
+    fn send_ack(&mut self, now: Instant, ack: Box<WaitingAck>) {
         let Ok(message) = Message::parse(&ack.request) else { return };
-        let body = sdp.map(|sdp| message.with_description(sdp));
         let destination = self.along(&message, &ack.shown, ack.own_routes);
-        let target = match &destination.next {
-            NextHop::Target(target) => *target,
-            // A name cannot be waited for here: only what is an address by itself is followed.
-            NextHop::Host(wanted) => {
-                let Some(target) = self.literal_target(wanted) else { return };
-                target
-            }
-        };
+        match &destination.next {
+            NextHop::Target(target) => self.write_ack(&message, &ack, &destination, *target),
+            NextHop::Host(wanted) => match (wanted.literal(), self.literal_target(wanted)) {
+                (_, Some(target)) => self.write_ack(&message, &ack, &destination, target),
+                (Some(hop), None) => self.tell_no_listener(hop.transport, &wanted.host),
+                (None, None) => {
+                    let question = Question::Locate(wanted.clone());
+                    self.hold_ack(now, question, ack, Waiting::AckTarget);
+                }
+            },
+        }
+    }
+
+    /// Where the name leads that an ACK goes to: a transaction of its own, so it has its own look (RFC 3263 §4). It goes to the
+    /// first server that can be reached; nobody answers it, so the second never has its turn.
+    pub(super) fn ack_located(&mut self, now: Instant, ack: &WaitingAck, found: Vec<resolve::Hop>) {
+        self.held -= ack.request.len();
+        let Ok(message) = Message::parse(&ack.request) else { return };
+        let destination = self.along(&message, &ack.shown, ack.own_routes);
+        let NextHop::Host(wanted) = &destination.next else { return };
+        let server = ServerKey::of(&wanted.host);
+        let first = self.reachable(now, found, &wanted.host).front().copied();
+        if let Some(target) = first.and_then(|hop| self.address_target(hop.remote, hop.transport, server)) {
+            self.write_ack(&message, ack, &destination, target);
+        }
+    }
+
+    fn write_ack(
+        &mut self,
+        message: &Message<'_>,
+        ack: &WaitingAck,
+        destination: &Destination,
+        target: Target,
+    ) {
+        let body = ack.sdp.as_ref().map(|sdp| message.with_description(sdp.clone()));
         let leaving = forward::Leaving {
-            destination: &destination,
+            destination,
             target,
             branch: self.layer.branch(&mut self.rng),
             own_routes: ack.own_routes,
@@ -399,7 +436,7 @@ impl Proxy {
             max_breadth: None,
             body,
         };
-        let data = self.write(&message, leaving);
+        let data = self.write(message, leaving);
         self.layer.send_stateless(target, data);
     }
 }

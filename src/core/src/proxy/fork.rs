@@ -87,21 +87,32 @@ impl Proxy {
         branch.asking = None;
         let NextHop::Host(wanted) = &branch.destination.next else { return };
         let (host, server) = (wanted.host.clone(), ServerKey::of(&wanted.host));
-        let Some(first) = found.first().copied() else {
+        if found.is_empty() {
             return self.fail(now, context, index, 503, "Host Not Found");
-        };
-        let reachable = found
-            .into_iter()
-            .filter(|hop| self.address_target(hop.remote, hop.transport, server).is_some())
-            .collect();
-        let mut hops: VecDeque<Hop> = self.dead.leave_out(now, reachable).into();
+        }
+        let mut hops = self.reachable(now, found, &host);
         let target = hops.pop_front().and_then(|hop| self.address_target(hop.remote, hop.transport, server));
         let Some(target) = target else {
-            self.tell_no_listener(first.transport, &host);
             return self.fail(now, context, index, 503, "No Socket For This Transport");
         };
         context.branches[index].others = hops;
         self.targeted(now, context, index, target);
+    }
+
+    /// Of the servers of a name, those that a socket of ours reaches and that are not known to be dead. That there are none
+    /// without a socket is told.
+    pub(super) fn reachable(&mut self, now: Instant, found: Vec<Hop>, host: &str) -> VecDeque<Hop> {
+        let (server, first) = (ServerKey::of(host), found.first().copied());
+        let reached: Vec<_> = found
+            .into_iter()
+            .filter(|hop| self.address_target(hop.remote, hop.transport, server).is_some())
+            .collect();
+        if let Some(first) = first
+            && reached.is_empty()
+        {
+            self.tell_no_listener(first.transport, host);
+        }
+        self.dead.leave_out(now, reached).into()
     }
 
     /// Nobody answered on a branch, or there was no way: who is not there is left out for a while.
@@ -143,7 +154,7 @@ impl Proxy {
     }
 
     /// The seed's first trouble: what is to be reached by a transport that we do not listen on cannot be.
-    fn tell_no_listener(&mut self, transport: Transport, host: &str) {
+    pub(super) fn tell_no_listener(&mut self, transport: Transport, host: &str) {
         let event = Event::new(Level::Warn, "no-listener")
             .with("peer", format!("{transport}:{host}"))
             .with("reason", format!("there is no --listen {transport}: with an address of the same kind"))

@@ -41,7 +41,7 @@ use crate::cidr::Cidr;
 use crate::flow::{ConnectionId, Flow, Target, Transport};
 use crate::limits;
 use crate::machine::{Event, Input, Level, Machine, Output, Question, Reply, Ticket};
-use crate::resolve::Dead;
+use crate::resolve::{Dead, Hop};
 use crate::rng::{KeyedHash, Rng};
 use crate::sip::{Message, Method, Name, ParseError, Uri, build};
 use crate::time::Instant;
@@ -439,11 +439,7 @@ impl Proxy {
                 self.with(id, |proxy, context| proxy.moved(now, context, *destination, reply));
             }
             Waiting::Resolve(id, branch) => self.with(id, |proxy, context| {
-                let hops = match reply {
-                    Some(Reply::Locate(hops)) => hops,
-                    _ => Vec::new(),
-                };
-                proxy.located_hops(now, context, branch, hops);
+                proxy.located_hops(now, context, branch, hops(reply));
             }),
             Waiting::Offer(id, branch) => self.with(id, |proxy, context| {
                 let verdict = proxy.relay_said(now, context.relay, reply);
@@ -454,10 +450,10 @@ impl Proxy {
                 proxy.rewritten(now, context, branch, verdict);
             }),
             Waiting::Ack(ack) => {
-                self.held -= ack.request.len();
                 let verdict = self.relay_said(now, ack.shown.token.relay, reply);
-                self.ack_rewritten(&ack, verdict);
+                self.ack_rewritten(now, ack, verdict);
             }
+            Waiting::AckTarget(ack) => self.ack_located(now, &ack, hops(reply)),
             Waiting::Delete(key) => {
                 if let Some(Reply::Relay(Some(reply))) = reply {
                     // Of a call, not of a branch that nobody answered.
@@ -731,6 +727,14 @@ fn kept(packet: &Bytes, message: &Message<'_>, flow: &Flow) -> Bytes {
         Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
             Bytes::copy_from_slice(message.as_bytes())
         }
+    }
+}
+
+/// Where a name leads; nowhere, without an answer.
+fn hops(reply: Option<Reply>) -> Vec<Hop> {
+    match reply {
+        Some(Reply::Locate(hops)) => hops,
+        _ => Vec::new(),
     }
 }
 

@@ -448,3 +448,70 @@ fn a_ping_is_answered_alike_and_nothing_is_kept_of_it() {
     }
     assert_eq!(net.proxy.layer.held().servers, 3);
 }
+
+/// A proxy whose calls to `example.net` go out by a trunk.
+fn with_trunk() -> Config {
+    Config { routes: vec![Route { pattern: "example.net".into(), uri: format!("sip:{BOB}") }], ..config() }
+}
+
+/// An established call by the trunk, which stays in the way by its name (RFC 3261 §16.6 step 4): our route, then its.
+fn by_a_name(net: &mut Net) -> String {
+    net.call(&Call::new("INVITE", "sip:bob@example.net"));
+    let ours = header(&net.last(BOB), "Record-Route").expect("a Record-Route").to_owned();
+    net.receive(BOB, &respond(&net.last(BOB), 200, "tb", "sip:bob@198.51.100.9", ""));
+    assert_eq!(net.status(), 200);
+    format!("{ours}, <sip:edge.example.org;lr>")
+}
+
+#[test]
+fn an_ack_goes_to_a_name_as_its_invite_did() {
+    let mut net = Net::new(with_trunk());
+    let route = by_a_name(&mut net);
+    net.call(&Call { branch: "z9hG4bKack".into(), cseq: 1, ..in_dialog("ACK", &route) });
+    let (ticket, question) = net.asked.remove(0);
+    assert!(matches!(question, Question::Locate(wanted) if wanted.host == "edge.example.org"));
+    let found =
+        vec![hop(Transport::Tls, BOB), hop(Transport::Tcp, "198.51.100.1:5060"), hop(Transport::Udp, BOB)];
+    net.proxy.handle_input(net.now, Input::Answer { ticket, reply: Reply::Locate(found) });
+    net.drain();
+    let ack = net.last("198.51.100.1:5060");
+    assert!(
+        ack.starts_with("ACK sip:bob@") && header(&ack, "Route") == Some("<sip:edge.example.org;lr>"),
+        "{ack}"
+    );
+    // A name that leads nowhere, and one whose server is silent: no ACK, nothing left.
+    for answer in [true, false] {
+        net.call(&Call { branch: format!("z9hG4bKack{answer}"), cseq: 1, ..in_dialog("ACK", &route) });
+        let (ticket, _) = net.asked.remove(0);
+        if answer {
+            net.proxy.handle_input(net.now, Input::Answer { ticket, reply: Reply::Locate(Vec::new()) });
+        }
+        net.wait(Duration::from_secs(70));
+        assert!(net.sent.is_empty());
+    }
+    assert!(net.proxy.tickets.is_empty());
+    assert_eq!(net.proxy.held, 0);
+}
+
+#[test]
+fn a_transport_that_nobody_listens_for_is_told_with_its_mend() {
+    let mut net = Net::new(with_trunk());
+    let route = by_a_name(&mut net);
+    let tls = vec![hop(Transport::Tls, "198.51.100.1:5061")];
+    // An INVITE by its Request-URI, and an ACK by its Route.
+    locate(&mut net, 1, &tls);
+    assert_eq!(net.status(), 503);
+    net.call(&Call { branch: "z9hG4bKack".into(), cseq: 1, ..in_dialog("ACK", &route) });
+    let (ticket, _) = net.asked.remove(0);
+    net.proxy.handle_input(net.now, Input::Answer { ticket, reply: Reply::Locate(tls) });
+    net.drain();
+    let told: Vec<_> = net.told.iter().filter(|event| event.name == "no-listener").collect();
+    let field = |nth: usize, key: &str| {
+        told[nth].fields.iter().find(|(name, _)| *name == key).map(|(_, value)| value.to_string())
+    };
+    for (nth, host) in ["other.example.org", "edge.example.org"].into_iter().enumerate() {
+        assert_eq!(field(nth, "peer").as_deref(), Some(&*format!("tls:{host}")));
+        assert!(field(nth, "mend").is_some_and(|mend| mend.starts_with("add --listen tls:ADDRESS")));
+    }
+    assert_eq!(told.len(), 2);
+}
