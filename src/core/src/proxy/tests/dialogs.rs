@@ -40,6 +40,98 @@ fn a_dialog_needs_our_token() {
     assert_eq!(net.status(), 404);
 }
 
+/// What each method carries that is none of our business.
+const METHODS: &[(&str, &str)] = &[
+    ("INVITE", "Session-Expires: 1800;refresher=uac\r\nMin-SE: 90\r\nSupported: timer, replaces\r\n"),
+    ("PRACK", "RAck: 1 1 INVITE\r\n"),
+    ("UPDATE", "x: 1800 ; refresher = uas\r\nRequire: timer\r\n"),
+    (
+        "REFER",
+        "Refer-To: <sip:carol@example.com?Replaces=c1%40a%3Bto-tag%3D1>\r\nReferred-By: <sip:alice@example.com>\r\n",
+    ),
+    ("INFO", "Info-Package: dtmf\r\nRecv-Info:\r\n"),
+    ("MESSAGE", "P-Unknown: a,\r\n\tb\r\n"),
+    ("SUBSCRIBE", "Event: refer;id=7\r\nExpires: 60\r\n"),
+    ("NOTIFY", "o: refer;id=7\r\nSubscription-State: active;expires=60\r\n"),
+    ("OPTIONS", "Accept:\r\n"),
+    ("NEWMETHOD", "x-y: z\r\n"),
+    ("BYE", "Reason: Q.850;cause=16;text=\"Terminated\"\r\n"),
+];
+
+/// Without the lines that a proxy adds or takes away.
+fn rest<'a>(text: &'a str, without: &[&str]) -> Vec<&'a str> {
+    text.split("\r\n").filter(|line| !without.iter().any(|name| line.starts_with(name))).collect()
+}
+
+#[test]
+fn every_method_of_a_dialog_passes_in_both_directions_and_keeps_its_route() {
+    let (mut net, mut number) = (Net::new(config()), 0);
+    let mut passes = |net: &mut Net, method: &str, theirs: &str, route: &str, back: bool, status: u16| {
+        number += 1;
+        let (from, to, uri, user, tags) = match back {
+            false => (ALICE, BOB, format!("sip:bob@{BOB}"), "alice", ("ta", "tb")),
+            true => (BOB, ALICE, format!("sip:alice@{ALICE}"), "bob", ("tb", "ta")),
+        };
+        let call = Call {
+            from: &format!("{user}@example.com"),
+            source: from,
+            from_tag: tags.0,
+            to_tag: tags.1,
+            branch: format!("z9hG4bKdialog{number}"),
+            extra: format!("Route: {route}\r\n{theirs}"),
+            cseq: 10 + number,
+            ..Call::new(method, &uri)
+        };
+        net.call(&call);
+        let (asked, got) = (call.text(), net.last(to));
+        assert!(header(&got, "Via").is_some_and(|via| via.contains(PROXY)), "{got}");
+        assert_eq!(header(&got, "Max-Forwards"), Some("69"));
+        assert!(header(&got, "Route").is_none(), "{got}");
+        let ours = ["Via: ", "Max-Forwards: ", "Route: ", "Record-Route: "];
+        assert_eq!(rest(&got, &ours), rest(&asked, &ours), "{method}, back: {back}");
+        // Where the dialog's routes would be set anew, they are the same ones.
+        let again = header(&got, "Record-Route").unwrap_or(route);
+        assert_eq!(again.split(';').next(), route.split(';').next(), "{method}, back: {back}");
+
+        let answer = respond(&got, status, "", &format!("sip:x@{to}"), "").replacen(
+            "\r\nCSeq:",
+            "\r\nx: 1800;refresher=uac\r\nMin-SE: 90\r\nRequire: timer\r\nCSeq:",
+            1,
+        );
+        net.receive(to, &answer);
+        let told = net.last(from);
+        assert_eq!(rest(&told, &["Via: "]), rest(&answer, &["Via: "]), "{method}, back: {back}");
+        assert_eq!(told.matches("\r\nVia: ").count(), 1, "{told}");
+    };
+
+    // In the early dialog (RFC 3262, RFC 3311): both may ask before anybody has answered.
+    net.bind("bob", &format!("sip:bob@{BOB}"), None);
+    net.call(&Call::new("INVITE", "sip:bob@example.com"));
+    let at_bob = net.last(BOB);
+    let route = header(&at_bob, "Record-Route").expect("a Record-Route").to_owned();
+    let reliable = respond(&at_bob, 183, "tb", &format!("sip:bob@{BOB}"), "").replacen(
+        "\r\nCSeq:",
+        "\r\nRSeq: 1\r\nRequire: 100rel\r\nCSeq:",
+        1,
+    );
+    net.receive(BOB, &reliable);
+    assert_eq!(rest(&net.last(ALICE), &["Via: "]), rest(&reliable, &["Via: "]));
+    for (method, theirs) in [METHODS[1], METHODS[2], METHODS[4]] {
+        passes(&mut net, method, theirs, &route, false, 200);
+        passes(&mut net, method, theirs, &route, true, 200);
+    }
+    net.receive(BOB, &respond(&at_bob, 200, "tb", &format!("sip:bob@{BOB}"), ""));
+    assert_eq!(net.status(), 200);
+    for (method, theirs) in METHODS {
+        for back in [true, false] {
+            // Of BYE the first one ends it; what comes after still passes.
+            let status = if *method == "REFER" { 202 } else { 200 };
+            passes(&mut net, method, theirs, &route, back, status);
+            passes(&mut net, method, theirs, &route, back, if *method == "INVITE" { 422 } else { 481 });
+        }
+    }
+}
+
 #[test]
 fn strict_routers_on_either_side() {
     let mut net = Net::new(config());
