@@ -236,6 +236,14 @@ pub struct Workers {
     pub workers: u8,
 }
 
+/// `--workers`, of servers that have one table for all.
+#[derive(Args, Clone, Debug)]
+pub struct ConnectionWorkers {
+    /// Threads that share the connections, with their TLS and WebSocket; the first one works on all SIP
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_WORKERS)))]
+    pub workers: u8,
+}
+
 /// `--rate-limit`.
 #[derive(Args, Clone, Debug)]
 pub struct RateLimited {

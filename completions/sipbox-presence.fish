@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_presence_global_optspecs
-    string join \n listen= advertise= local-net= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= rate-limit= drain= log= v/verbose q/quiet dns= tls-insecure auth= min-expires= max-expires= h/help
+    string join \n listen= advertise= local-net= dscp= domain= edge= secret-file= db= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= rate-limit= drain= log= v/verbose q/quiet dns= tls-insecure workers= auth= min-expires= max-expires= h/help
 end
 
 function __fish_sipbox_presence_needs_command
@@ -49,6 +49,7 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l log -d 
 json\t''
 journal\t''"
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l workers -d 'Threads that share the connections, with their TLS and WebSocket; the first one works on all SIP' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
 none\t''"
 complete -c sipbox-presence -n "__fish_sipbox_presence_needs_command" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r
@@ -88,6 +89,7 @@ complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -
 json\t''
 journal\t''"
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l dns -d 'A DNS server, ADDRESS or ADDRESS:PORT [default: the system\'s]' -r
+complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l workers -d 'Threads that share the connections, with their TLS and WebSocket; the first one works on all SIP' -r
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l auth -d 'Whether passwords are asked for; never of --edge, where they were asked for already' -r -f -a "digest\t''
 none\t''"
 complete -c sipbox-presence -n "__fish_sipbox_presence_using_subcommand serve" -l min-expires -d 'Refuse shorter subscriptions and publications with 423' -r

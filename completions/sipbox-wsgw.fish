@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sipbox_wsgw_global_optspecs
-    string join \n listen= advertise= local-net= dscp= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= drain= log= v/verbose q/quiet h/help
+    string join \n listen= advertise= local-net= dscp= upstream= sip-listen= origin= ping= max-connections= max-message= web-root= domain= secret-file= tls-cert= tls-key= tls-self-signed tls-min= tls-ca= tls-verify= events= hep= metrics= workers= drain= log= v/verbose q/quiet h/help
 end
 
 function __fish_sipbox_wsgw_needs_command
@@ -48,6 +48,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l workers -d 'Threads that share the connections, with their TLS and WebSocket; the first one works on all SIP' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_needs_command" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''
@@ -83,6 +84,7 @@ required\t'Who shows none gets no connection'"
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l events -d 'Write what happens as JSON lines to a file, or with \'-\' to standard output; SIGHUP reopens the file' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l hep -d 'Send a copy of every SIP message, received and sent, as HEPv3 to udp:HOST:PORT' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l metrics -d 'Serve what is counted at http://HOST:PORT/metrics for Prometheus, and /healthz and /readyz' -r
+complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l workers -d 'Threads that share the connections, with their TLS and WebSocket; the first one works on all SIP' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l drain -d 'How long what is under way may last after SIGTERM' -r
 complete -c sipbox-wsgw -n "__fish_sipbox_wsgw_using_subcommand serve" -l log -d 'How the log on standard error looks' -r -f -a "text\t''
 json\t''

@@ -4,7 +4,7 @@ mod watch;
 
 use super::Entry;
 use super::server::{self, Server};
-use crate::common::{Database, Outward, usage};
+use crate::common::{ConnectionWorkers, Database, Outward, usage};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
@@ -81,6 +81,8 @@ struct Serve {
     server: Server,
     #[command(flatten)]
     outward: Outward,
+    #[command(flatten)]
+    workers: ConnectionWorkers,
     /// Whether passwords are asked for; never of --edge, where they were asked for already
     #[arg(long, value_enum, default_value_t = server::Auth::Digest)]
     auth: server::Auth,
@@ -123,7 +125,7 @@ fn serve(flags: Serve) -> Result<(), Failure> {
         keys: given.keys,
     };
     let machine = Presence::new(config, 0, given.rng);
-    started.outward(&flags.outward).run(machine, Vec::new())
+    started.outward(&flags.outward).run(&flags.workers, machine, Vec::new())
 }
 
 fn user_at_domain(text: &str) -> Result<Aor, Failure> {

@@ -6,8 +6,8 @@
 //! anything serves. Not here: what a machine is told beside that (the commands), flags of one alone (`common`).
 
 use crate::common::{
-    Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, MetricsAt, Outward, RateLimited, Secrets,
-    Tls, Workers,
+    ConnectionWorkers, Database, Domains, Drain, Edge, EventsTo, HepTo, Listen, Log, MetricsAt, Outward,
+    RateLimited, Secrets, Tls, Workers,
 };
 use crate::exit::{Code, Failure};
 use clap::{Args, ValueEnum};
@@ -122,9 +122,14 @@ impl Started {
     }
 
     /// Until it is stopped. `relays`: addresses of ng relays by index.
-    pub fn run(self, machine: impl Machine, relays: Vec<SocketAddr>) -> Result<(), Failure> {
+    pub fn run(
+        self,
+        workers: &ConnectionWorkers,
+        machine: impl Machine,
+        relays: Vec<SocketAddr>,
+    ) -> Result<(), Failure> {
         let services = Services { store: Some(Box::new(self.database)), relays };
-        Ok(driver::run(machine, self.bound, services, self.options)?)
+        Ok(driver::run(workers.workers, machine, self.bound, services, self.options)?)
     }
 
     /// The same with a machine for each of `--workers`; `make` has its number and its own randomness.

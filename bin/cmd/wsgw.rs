@@ -2,7 +2,9 @@
 
 use super::Entry;
 use super::wsgw_probe::Probe;
-use crate::common::{Domains, Drain, EventsTo, HepTo, Listen, Log, MetricsAt, Secrets, Tls, usage};
+use crate::common::{
+    ConnectionWorkers, Domains, Drain, EventsTo, HepTo, Listen, Log, MetricsAt, Secrets, Tls, usage,
+};
 use crate::exit::{Code, Failure};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sipbox_core::auth::Keys;
@@ -76,6 +78,8 @@ struct Serve {
     hep: HepTo,
     #[command(flatten)]
     metrics: MetricsAt,
+    #[command(flatten)]
+    workers: ConnectionWorkers,
     #[command(flatten)]
     drain: Drain,
     #[command(flatten)]
@@ -159,7 +163,7 @@ impl Serve {
             max_connections: self.max_connections,
             ..Options::new("wsgw", clock)
         };
-        Ok(driver::run(gateway, bound, Services::default(), options)?)
+        Ok(driver::run(self.workers.workers, gateway, bound, Services::default(), options)?)
     }
 
     /// `--sip-listen`, or an address of ours that faces the upstream.

@@ -143,8 +143,16 @@ fn registered(browser: &mut WebSocket<TcpStream>, upstream: &Upstream) -> (Strin
 
 #[test]
 fn a_browser_registers_is_called_and_is_missed_when_it_goes() {
+    registers_is_called_and_is_missed(&[]);
+    // A browser's connection is any worker's, and its SIP the first one's.
+    for _ in 0..8 {
+        registers_is_called_and_is_missed(&["--workers", "3"]);
+    }
+}
+
+fn registers_is_called_and_is_missed(more: &[&str]) {
     let upstream = Upstream::new();
-    let mut server = gateway(&upstream, &[]);
+    let mut server = gateway(&upstream, more);
     let mut alice = connect(&server);
     let peer = format!("ws:{}", alice.get_ref().local_addr().unwrap());
     assert!(server.wait_record(PATIENCE, |r| r["event"] == "connected" && r["peer"] == peer).is_some());
@@ -421,8 +429,15 @@ fn the_upstream_is_reached_by_tcp_unless_it_says_otherwise() {
 
 #[test]
 fn stopping_tells_the_registrar_who_is_gone() {
+    stopping_tells_who_is_gone(&[]);
+    for _ in 0..8 {
+        stopping_tells_who_is_gone(&["--workers", "3"]);
+    }
+}
+
+fn stopping_tells_who_is_gone(more: &[&str]) {
     let upstream = Upstream::new();
-    let mut server = gateway(&upstream, &[]);
+    let mut server = gateway(&upstream, more);
     let mut alice = connect(&server);
     let (path, gateway) = registered(&mut alice, &upstream);
     server.process.signal(libc::SIGTERM);

@@ -134,3 +134,36 @@ pub trait Machine {
     /// Its state as JSON objects, one a line (SIGUSR1).
     fn dump(&self, out: &mut Vec<String>);
 }
+
+/// `None` has nothing to say: a worker that keeps connections for the one that has the machine.
+impl<M: Machine> Machine for Option<M> {
+    fn handle_input(&mut self, now: Instant, input: Input) {
+        if let Some(machine) = self {
+            machine.handle_input(now, input);
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.as_mut()?.poll_output()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.as_ref()?.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(machine) = self {
+            machine.handle_timeout(now);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.as_ref().is_none_or(Machine::is_idle)
+    }
+
+    fn dump(&self, out: &mut Vec<String>) {
+        if let Some(machine) = self {
+            machine.dump(out);
+        }
+    }
+}

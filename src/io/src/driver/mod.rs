@@ -67,7 +67,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::Instant as TokioInstant;
 use udp::Udp;
-use workers::{Crew, Passed};
+use workers::{Crew, Owners, Passed};
 
 /// Inputs of one kind that are worked on before the others have their turn.
 const BATCH: usize = 64;
@@ -87,29 +87,33 @@ const ARRIVALS: usize = 256;
 /// As good as never.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// Serves until SIGTERM or SIGINT. Prints the ready line when it does.
+/// Serves until SIGTERM or SIGINT. Prints the ready line when it does. Of `workers` threads the first has the machine; the
+/// others have their share of the connections, and of what TLS and WebSocket cost.
 pub fn run<M: Machine>(
+    workers: u8,
     machine: M,
     bound: Vec<Bound>,
     services: Services,
     options: Options,
 ) -> Result<(), StartError> {
-    let shared = Shared::new(&bound, &options)?;
-    work(crew_of_one(), bound, options, shared, Control::Signals, Start::Alone, || (machine, services))
+    let (lead, others) = (|| (Some(machine), services), |_| (None, Services::default()));
+    work_together(workers, Owners::First, lead, &others, bound, options, Control::Signals)
 }
 
-/// The same with `workers` threads; `each` makes the machine of a number, and what it may ask.
+/// The same with a machine for each of `workers` threads; `each` makes that of a number, and what it may ask.
 pub fn run_workers<M: Machine>(
     workers: u8,
     each: impl Fn(u8) -> (M, Services) + Sync,
     bound: Vec<Bound>,
     options: Options,
 ) -> Result<(), StartError> {
-    work_together(workers, &each, bound, options, Control::Signals)
+    work_together(workers, Owners::Each, || each(0), &each, bound, options, Control::Signals)
 }
 
 fn work_together<M: Machine>(
     workers: u8,
+    owners: Owners,
+    lead: impl FnOnce() -> (M, Services),
     each: &(impl Fn(u8) -> (M, Services) + Sync),
     bound: Vec<Bound>,
     options: Options,
@@ -117,8 +121,12 @@ fn work_together<M: Machine>(
 ) -> Result<(), StartError> {
     let workers = workers.clamp(1, MOST_WORKERS);
     let shared = Shared::new(&bound, &options)?;
-    let mut places = listen::share(bound, usize::from(workers))?.into_iter().zip(workers::crews(workers));
+    let mut places =
+        listen::share(bound, usize::from(workers))?.into_iter().zip(workers::crews(workers, owners));
     let Some((bound, leader)) = places.next() else { return Ok(()) };
+    if places.len() == 0 {
+        return work(leader, bound, options, shared, control, Start::Alone, lead);
+    }
     std::thread::scope(|scope| {
         let (ready, others) = std::sync::mpsc::channel();
         let mut threads = Vec::new();
@@ -140,7 +148,7 @@ fn work_together<M: Machine>(
         }
         drop(ready);
         let start = Start::After(others, threads.len());
-        let mut served = work(leader, bound, options, shared, control, start, || each(0));
+        let mut served = work(leader, bound, options, shared, control, start, lead);
         for thread in threads {
             // One that panicked has told so itself.
             let ended =
@@ -149,11 +157,6 @@ fn work_together<M: Machine>(
         }
         served
     })
-}
-
-fn crew_of_one() -> Crew {
-    // A count of one has one.
-    workers::crews(1).swap_remove(0)
 }
 
 /// What all workers of a process have in common; locked when a connection comes or goes, never for a message.
@@ -354,7 +357,7 @@ async fn serve<M: Machine>(
         driver.flush();
         log::flush_due();
         if drained_by.is_some() && driver.crew.all_idle(driver.machine.is_idle()) {
-            if driver.websockets == 0 {
+            if driver.crew.all_empty(driver.websockets == 0) {
                 break;
             }
             // Their end is work for the machine: whoever holds bindings for them is told.
@@ -415,6 +418,7 @@ async fn serve<M: Machine>(
             break;
         }
     }
+    driver.crew.ended();
     // What is queued is written; each task then ends, and with the last one the channel does.
     driver.flush();
     let Driver { mut connections, arrivals, .. } = driver;

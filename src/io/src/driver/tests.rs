@@ -174,7 +174,7 @@ impl Running {
                 let services = Services { relays: relays.clone(), ..Services::default() };
                 (Echo { number, ..Echo::default() }, services)
             };
-            work_together(workers, &each, bound, options, Control::Channel(control))
+            work_together(workers, Owners::Each, || each(0), &each, bound, options, Control::Channel(control))
         });
         Running { addresses, orders, thread: Some(thread) }
     }

@@ -1,6 +1,6 @@
 //! Several workers of one server: whose message it is, and how it gets there.
 //!
-//! Each worker is a thread with a machine, sockets (SO_REUSEPORT) and connections of its own. A request's owner follows
+//! Each worker is a thread with a machine (or the first one alone has the only one, [`Owners::First`]), sockets (SO_REUSEPORT) and connections of its own. A request's owner follows
 //! from its Call-ID, a REGISTER's from its address-of-record, whoever receives it (peers mint branches too: CANCEL, ACK,
 //! retransmissions and merged requests go the same way); a response's is written in our branch, a connection's in its
 //! number. What landed elsewhere is passed on by channel. No state is shared, so nothing is locked on a message's way.
@@ -60,6 +60,15 @@ impl Passed {
     }
 }
 
+/// Whose a message may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// Each worker has a machine, for calls and users of its own.
+    Each,
+    /// The first has the only machine; the others have connections, and what they cost, TLS and WebSocket.
+    First,
+}
+
 /// The way to one worker.
 #[derive(Clone)]
 struct Door {
@@ -67,11 +76,14 @@ struct Door {
     waiting: Arc<AtomicUsize>,
     /// It has drained, and has nothing under way.
     idle: Arc<AtomicBool>,
+    /// No WebSocket of it is open.
+    empty: Arc<AtomicBool>,
 }
 
 /// One worker's place among all.
 pub(super) struct Crew {
     pub number: u8,
+    owners: Owners,
     doors: Arc<[Door]>,
     inbox: UnboundedReceiver<Passed>,
     /// The same secret for all: nobody outside can aim at one worker.
@@ -82,17 +94,18 @@ pub(super) struct Crew {
 }
 
 /// The places of `count` workers.
-pub(super) fn crews(count: u8) -> Vec<Crew> {
+pub(super) fn crews(count: u8, owners: Owners) -> Vec<Crew> {
     let (doors, inboxes): (Vec<_>, Vec<_>) = (0..count)
         .map(|_| {
             let (channel, inbox) = unbounded_channel();
-            (Door { channel, waiting: Arc::default(), idle: Arc::default() }, inbox)
+            (Door { channel, waiting: Arc::default(), idle: Arc::default(), empty: Arc::default() }, inbox)
         })
         .unzip();
     let doors: Arc<[Door]> = doors.into();
     let (hash, lost, alive) = (RandomState::new(), Arc::default(), Arc::default());
     let place = |(number, inbox): (usize, _)| Crew {
         number: number as u8,
+        owners,
         doors: Arc::clone(&doors),
         inbox,
         hash: hash.clone(),
@@ -116,6 +129,9 @@ impl Crew {
         if self.is_alone() {
             return self.number;
         }
+        if self.owners == Owners::First {
+            return 0;
+        }
         let Ok(message) = Message::parse(data) else { return self.number };
         if !message.is_request() {
             return self.minted(&message).unwrap_or(self.number);
@@ -132,6 +148,9 @@ impl Crew {
 
     /// Who sent this request of ours; `None` for a response.
     pub fn sender(&self, data: &[u8]) -> Option<u8> {
+        if self.owners == Owners::First {
+            return Some(0);
+        }
         let message = Message::parse(data).ok().filter(Message::is_request)?;
         self.minted(&message)
     }
@@ -197,6 +216,25 @@ impl Crew {
         mine && self.doors.iter().all(|door| door.idle.load(Ordering::Relaxed))
     }
 
+    /// Says whether this worker has no WebSocket open; whether nobody has, and it may end. The only machine is told of each
+    /// that closes, and has work by it: whoever has none stays until that one sends it home.
+    pub fn all_empty(&self, mine: bool) -> bool {
+        if let Some(door) = self.doors.get(usize::from(self.number)) {
+            // What was passed before is in the inbox of whoever sees it.
+            door.empty.store(mine, Ordering::Release);
+        }
+        self.doors.iter().all(|door| door.empty.load(Ordering::Acquire))
+            && self.inbox.is_empty()
+            && (self.owners == Owners::Each || self.number == 0)
+    }
+
+    /// The machine has ended: so may those who only had connections for it.
+    pub fn ended(&self) {
+        if self.owners == Owners::First && self.number == 0 {
+            self.send_home();
+        }
+    }
+
     /// Says that this worker lives; whether all did since this was last so. Of one that hangs, nobody else makes up for the silence.
     pub fn all_alive(&self) -> bool {
         let mine = 1 << self.number;
@@ -228,7 +266,7 @@ mod tests {
 
     #[test]
     fn all_of_a_call_has_one_owner_and_calls_are_spread() {
-        let crews = crews(4);
+        let crews = crews(4, Owners::Each);
         let mut seen = [0; 4];
         for n in 0..400 {
             let call = format!("call-{n}");
@@ -249,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_user_s_registrations_have_one_owner_whatever_their_call_ids() {
-        let crews = crews(4);
+        let crews = crews(4, Owners::Each);
         for user in 0..50 {
             let owners: Vec<_> = (0..8)
                 .map(|n| {
@@ -267,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_or_of_no_worker_stays() {
-        let crews = crews(3);
+        let crews = crews(3, Owners::Each);
         assert_eq!(crews[2].owner(b"nonsense"), 2);
         let foreign = message("INVITE", "a", "sip:b@example.com", "z9hG4bKzz").replacen(
             "INVITE sip:example.com SIP/2.0",
@@ -280,8 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn where_there_is_one_machine_all_is_its_own() {
+        for crew in crews(3, Owners::First) {
+            for n in 0..20 {
+                let text = message("OPTIONS", &format!("call-{n}"), "sip:bob@example.com", "z9hG4bK02a");
+                assert_eq!(crew.owner(text.as_bytes()), 0);
+                assert_eq!(crew.sender(text.as_bytes()), Some(0));
+            }
+            assert_eq!((crew.owner(b"nonsense"), crew.sender(b"nonsense")), (0, Some(0)));
+        }
+    }
+
+    #[test]
     fn a_busy_worker_s_queue_has_an_end() {
-        let mut crews = crews(2);
+        let mut crews = crews(2, Owners::Each);
         let flow = Flow {
             transport: Transport::Udp,
             listener: ListenerId(0),
@@ -305,7 +355,7 @@ mod tests {
     #[test]
     fn all_live_only_if_each_does() {
         for count in [1, 2, 64] {
-            let crews = crews(count);
+            let crews = crews(count, Owners::Each);
             let (last, others) = crews.split_last().unwrap();
             for _ in 0..2 {
                 for _ in 0..3 {
