@@ -60,21 +60,29 @@ fn who_may_not_ask_is_not_connected() {
     assert!(relay.server.wait_log(Duration::from_secs(5), "control-refused").is_some());
 }
 
-/// The next datagram's type of service, as it stood in the IP header.
-fn tos_of_next(socket: &UdpSocket) -> u8 {
-    let on: libc::c_int = 1;
-    let (mut data, mut control) = ([0u8; 2048], [0u8; 64]);
-    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    // SAFETY: all pointers are to buffers that live here, with their lengths; a msghdr of zeros is a valid one.
-    unsafe {
-        let set = libc::setsockopt(
+/// A phone that is told how what it gets was marked.
+fn watching() -> UdpSocket {
+    let (socket, on): (_, libc::c_int) = (phone(), 1);
+    // SAFETY: the value is an int that lives here, of the length that is given.
+    let set = unsafe {
+        libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_IP,
             libc::IP_RECVTOS,
             (&raw const on).cast(),
             size_of_val(&on) as libc::socklen_t,
-        );
-        assert_eq!(set, 0, "IP_RECVTOS");
+        )
+    };
+    assert_eq!(set, 0, "IP_RECVTOS");
+    socket
+}
+
+/// How the next packet was marked, for one that is [`watching`].
+fn tos_of_next(socket: &UdpSocket) -> u8 {
+    let (mut data, mut control) = ([0u8; 2048], [0u8; 64]);
+    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    // SAFETY: all pointers are to buffers that live here, with their lengths; a msghdr of zeros is a valid one.
+    unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
@@ -90,30 +98,21 @@ fn tos_of_next(socket: &UdpSocket) -> u8 {
 #[test]
 fn packets_are_marked() {
     let relay = Relay::start(&["--tos=184"]);
-    let (alice, bob) = (phone(), phone());
+    let (alice, bob) = (watching(), watching());
     let (near, far) = relay.call("marked", &alice, &bob);
-    // The kernel notes it for a socket from the option on: the first packet may come before.
-    let pass = |sequence| {
-        alice.send_to(&rtp(sequence, 1), near).expect("sent");
-        tos_of_next(&bob)
-    };
-    pass(0);
-    assert_eq!(pass(1), 184);
+    alice.send_to(&rtp(1, 1), near).expect("sent");
+    assert_eq!(tos_of_next(&bob), 184);
     // A request goes before the option, on both sides of its call, and only there.
     let offer = json!({ "command": "offer", "call-id": "marked", "from-tag": "a", "to-tag": "b",
         "sdp": sdp(&alice), "TOS": 72 });
     assert_eq!(relay.ask(&offer)["result"], "ok");
-    assert_eq!(pass(2), 72);
+    alice.send_to(&rtp(2, 1), near).expect("sent");
+    assert_eq!(tos_of_next(&bob), 72);
     bob.send_to(&rtp(3, 2), far).expect("sent");
-    tos_of_next(&alice);
-    bob.send_to(&rtp(4, 2), far).expect("sent");
     assert_eq!(tos_of_next(&alice), 72);
-    let (carol, dave) = (phone(), phone());
+    let (carol, dave) = (watching(), watching());
     let (near, _) = relay.call("another", &carol, &dave);
-    for _ in 0..2 {
-        carol.send_to(&rtp(1, 1), near).expect("sent");
-    }
-    tos_of_next(&dave);
+    carol.send_to(&rtp(1, 1), near).expect("sent");
     assert_eq!(tos_of_next(&dave), 184);
 }
 
