@@ -150,18 +150,28 @@ impl Proxy {
         if let Err(error) = raw.check() {
             return self.malformed(flow, raw.as_bytes(), error);
         }
-        let data = nat::marked(raw, &flow).unwrap_or_else(|| kept(packet, raw, &flow));
-        let Ok(message) = Message::parse(&data) else { return };
-        if self.is_ping(&message, &flow) {
-            return self.pong(flow, &message);
+        match nat::marked(raw, &flow) {
+            Some(data) => {
+                if let Ok(message) = Message::parse(&data) {
+                    self.checked(now, flow, &message, || data.clone());
+                }
+            }
+            None => self.checked(now, flow, raw, || kept(packet, raw, &flow)),
         }
-        let received = self.layer.receive_request(now, &RequestId::of(&message), Target::Flow(flow));
+    }
+
+    /// A sound request, marked with where it came from. `keep` gives its bytes to who wants to have them for longer.
+    fn checked(&mut self, now: Instant, flow: Flow, message: &Message<'_>, keep: impl FnOnce() -> Bytes) {
+        if self.is_ping(message, &flow) {
+            return self.pong(flow, message);
+        }
+        let received = self.layer.receive_request(now, &RequestId::of(message), Target::Flow(flow));
         match received {
-            Received::New(server) => self.new_request(now, flow, server, data.clone(), &message),
-            Received::Cancel { id, invite } => self.cancel(now, id, invite, &message),
-            Received::Ack(_) => self.ack(now, flow, data.clone(), &message),
+            Received::New(server) => self.new_request(now, flow, server, keep(), message),
+            Received::Cancel { id, invite } => self.cancel(now, id, invite, message),
+            Received::Ack(_) => self.ack(now, flow, keep(), message),
             Received::Absorbed => {}
-            Received::Overload => self.stateless(flow, &message, 503, None),
+            Received::Overload => self.stateless(flow, message, 503, None),
         }
     }
 
@@ -210,7 +220,8 @@ impl Proxy {
             flow,
         };
         self.by_server.insert(server, id);
-        if let Some((status, headers)) = insane(message, described == Some(None)) {
+        let uri = Uri::parse(message.request_uri()).ok();
+        if let Some((status, headers)) = insane(message, uri.as_ref(), described == Some(None)) {
             let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             self.answer(now, &mut context, status, None, &headers);
         } else if context.method == Kind::Invite {
@@ -287,9 +298,11 @@ impl Proxy {
             && message.to_tag().is_none()
             && message.header(Name::Route).is_none()
             && !message.has_sdp()
-            && insane(message, false).is_none()
-            && Uri::parse(message.request_uri())
-                .is_ok_and(|uri| uri.user.is_none() && self.local_domain(uri.host, uri.port).is_some())
+            && Uri::parse(message.request_uri()).is_ok_and(|uri| {
+                uri.user.is_none()
+                    && self.local_domain(uri.host, uri.port).is_some()
+                    && insane(message, Some(&uri), false).is_none()
+            })
             && (self.config.auth == Auth::None
                 || Cidr::any(&self.config.trust, flow.remote.ip())
                 || self.claimed(message).is_none())
@@ -297,9 +310,7 @@ impl Proxy {
 
     /// Answers it without a transaction (§8.2.7): every copy alike, with the same tag, and nothing is kept of it.
     fn pong(&mut self, flow: Flow, message: &Message<'_>) {
-        let branch = message.top_via().ok().and_then(|via| via.branch());
-        let named =
-            (branch, message.call_id(), message.from_tag(), message.cseq().ok().map(|(number, _)| number));
+        let named = [Name::CallId, Name::From, Name::CSeq].map(|name| message.header(name));
         let tag = format!("{:016x}", self.pings.hash_one(named));
         let response = build::response(message, 200, None, Some(&tag), &OPTIONS_HEADERS, b"");
         self.layer.send_stateless(Target::Flow(flow), response.into());
@@ -672,11 +683,15 @@ impl Machine for Proxy {
 }
 
 /// What a request lacks to be forwarded (§16.3 steps 2 to 5, and the seed's sanity checks).
-fn insane(message: &Message<'_>, bad_sdp: bool) -> Option<(u16, Vec<(&'static str, String)>)> {
-    match Uri::parse(message.request_uri()) {
-        Ok(uri) if uri.is_sip() => {}
-        Ok(_) => return Some((416, Vec::new())),
-        Err(_) => return Some((400, Vec::new())),
+fn insane(
+    message: &Message<'_>,
+    uri: Option<&Uri<'_>>,
+    bad_sdp: bool,
+) -> Option<(u16, Vec<(&'static str, String)>)> {
+    match uri {
+        Some(uri) if uri.is_sip() => {}
+        Some(_) => return Some((416, Vec::new())),
+        None => return Some((400, Vec::new())),
     }
     if message.max_forwards().ok().flatten() == Some(0) {
         return Some((483, Vec::new()));

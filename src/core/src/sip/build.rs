@@ -3,11 +3,10 @@
 //! RFC 3261 §8.2.6 (responses), §7.1 (requests). Goes in: the request that is answered, or the parts. Comes out: bytes.
 //! Not here: which status, which headers; Via, From, tags and branches of a request are the caller's.
 
-use super::edit::put_value;
+use super::edit::{put_field, put_number, put_value};
 use super::lex;
 use super::name::Name;
 use super::{Message, status};
-use std::io::Write as _;
 
 /// Answers a request: Via, From, To (with `to_tag` unless it has one), Call-ID and CSeq are the request's, byte for byte;
 /// a 100 takes its Timestamp along (§8.2.6.1). Of what may be there once, the first counts: the request may be one that is
@@ -21,7 +20,9 @@ pub fn response(
     body: &[u8],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + body.len());
-    let _ = write!(out, "SIP/2.0 {code} ");
+    out.extend_from_slice(b"SIP/2.0 ");
+    put_number(&mut out, usize::from(code));
+    out.push(b' ');
     put_value(&mut out, reason.unwrap_or(status::reason(code)).as_bytes());
     out.extend_from_slice(b"\r\n");
     let mut once = [Name::From, Name::To, Name::CallId, Name::CSeq, Name::Timestamp].map(Some);
@@ -75,7 +76,8 @@ fn finish(mut out: Vec<u8>, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         put_value(&mut out, value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
+    put_field(&mut out, "Content-Length", body.len());
+    out.extend_from_slice(b"\r\n");
     out.extend_from_slice(body);
     out
 }

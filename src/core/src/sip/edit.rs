@@ -56,6 +56,26 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
+/// In decimal. Each message has a few, and the formatting machinery costs more than the digits.
+pub(super) fn put_number(out: &mut Vec<u8>, mut number: usize) {
+    let at = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[at..].reverse();
+}
+
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str, number: usize) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    put_number(out, number);
+    out.extend_from_slice(b"\r\n");
+}
+
 fn put_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -243,7 +263,7 @@ impl<'e> Edit<'e> {
             }
         }
         if let Some(hops) = state.max_forwards {
-            let _ = write!(out, "Max-Forwards: {hops}\r\n");
+            put_field(out, "Max-Forwards", usize::from(hops));
         }
         if let (Contacts::Replace(value), false) = (&self.contacts, state.contact_written) {
             put_header(out, "Contact", &value.0);
@@ -258,7 +278,7 @@ impl<'e> Edit<'e> {
                     put_header(out, "Content-Type", &kind.0);
                 }
                 if !state.length_written {
-                    let _ = write!(out, "Content-Length: {}\r\n", bytes.0.len());
+                    put_field(out, "Content-Length", bytes.0.len());
                 }
                 out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(&bytes.0);
@@ -299,7 +319,7 @@ impl<'e> Edit<'e> {
             }
             Name::MaxForwards if self.max_forwards.is_some() => {
                 if let Some(hops) = state.max_forwards.take() {
-                    let _ = write!(out, "Max-Forwards: {hops}\r\n");
+                    put_field(out, "Max-Forwards", usize::from(hops));
                 }
                 false
             }
@@ -324,7 +344,7 @@ impl<'e> Edit<'e> {
             Name::ContentLength => match &self.body {
                 Body::Replace { bytes, .. } => {
                     if !std::mem::replace(&mut state.length_written, true) {
-                        let _ = write!(out, "Content-Length: {}\r\n", bytes.0.len());
+                        put_field(out, "Content-Length", bytes.0.len());
                     }
                     false
                 }
@@ -352,7 +372,8 @@ impl<'e> Edit<'e> {
             }
             if is("rport") && self.rport.is_some() {
                 if let Some(port) = rport.take() {
-                    let _ = write!(out, ";rport={port}");
+                    out.extend_from_slice(b";rport=");
+                    put_number(out, usize::from(port));
                 }
                 continue;
             }
@@ -367,7 +388,8 @@ impl<'e> Edit<'e> {
             let _ = write!(out, ";received={address}");
         }
         if let Some(port) = rport {
-            let _ = write!(out, ";rport={port}");
+            out.extend_from_slice(b";rport=");
+            put_number(out, usize::from(port));
         }
     }
 }

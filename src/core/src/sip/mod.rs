@@ -497,11 +497,11 @@ impl<'a> Message<'a> {
     }
 
     pub fn from(&self) -> Result<NameAddr<'a>, ParseError> {
-        self.address(Name::From, self.header(Name::From).ok_or(self.bad(Name::From))?)
+        self.address(Name::From, self.header(Name::From).ok_or_else(|| self.bad(Name::From))?)
     }
 
     pub fn to(&self) -> Result<NameAddr<'a>, ParseError> {
-        self.address(Name::To, self.header(Name::To).ok_or(self.bad(Name::To))?)
+        self.address(Name::To, self.header(Name::To).ok_or_else(|| self.bad(Name::To))?)
     }
 
     /// None also where From cannot be read; its URI is not looked at.
@@ -518,7 +518,7 @@ impl<'a> Message<'a> {
     }
 
     pub fn cseq(&self) -> Result<(u32, Method<'a>), ParseError> {
-        let value = self.header(Name::CSeq).ok_or(self.bad(Name::CSeq))?;
+        let value = self.header(Name::CSeq).ok_or_else(|| self.bad(Name::CSeq))?;
         let end = value.iter().position(|&b| lex::is_lws(b)).unwrap_or(value.len());
         let (digits, method) = (&value[..end], lex::trim(&value[end..]));
         // §8.1.1.5: less than 2^31.
