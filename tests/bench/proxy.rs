@@ -1,6 +1,7 @@
 //! The proxy beside Kamailio: CPU of the server for a call and for an OPTIONS, and how long a call takes to set up.
 //!
-//! Goes in: `--transport udp|tcp|tls|all --workers N --runs N --cps N --seconds N`, `SIPBOX` in the environment (the binary).
+//! Goes in: `--what options|setup|call|all --transport udp|tcp|tls|all --workers N --runs N --cps N
+//! --seconds N`, `SIPBOX` in the environment (the binary).
 //! Comes out: JSON lines on stdout (a run each, then medians and ratios), a table on stderr. Both servers get the same calls
 //! of the same sipp scenarios in turns, so that whatever else the machine does meets both; both add Record-Route, authenticate
 //! nobody and ask no database. Kamailio has its quickest memory manager. CPU is that of all threads of all processes of
@@ -407,6 +408,7 @@ fn bench_options(plan: &Plan, over: &mut Vec<String>) -> Result<()> {
 }
 
 fn bench() -> Result<bool> {
+    let mut what = "all".to_owned();
     let mut transports = vec!["udp".to_owned(), "tcp".to_owned(), "tls".to_owned()];
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let place = std::env::temp_dir().join(format!("sipbox-bench-{}", std::process::id()));
@@ -425,6 +427,7 @@ fn bench() -> Result<bool> {
         let value = arguments.next().ok_or_else(|| failed(format!("{name} wants a value")))?;
         let number = || value.parse::<u32>().map_err(|_| failed(format!("{name} {value}: no number")));
         match name.as_str() {
+            "--what" if ["options", "setup", "call", "all"].contains(&value.as_str()) => what = value,
             "--transport" if value == "all" => {}
             "--transport" => transports = vec![value],
             "--workers" => plan.workers = number()?,
@@ -446,11 +449,15 @@ fn bench() -> Result<bool> {
         return Err(failed("openssl made no certificate"));
     }
     let mut over = Vec::new();
-    if transports.iter().any(|transport| transport == "udp") {
+    let wanted = |name: &str| what == name || what == "all";
+    let by_udp = transports.iter().any(|transport| transport == "udp");
+    if by_udp && wanted("options") {
         bench_options(&plan, &mut over)?;
+    }
+    if by_udp && wanted("setup") {
         bench_setup(&plan, &mut over)?;
     }
-    for transport in &transports {
+    for transport in transports.iter().filter(|_| wanted("call")) {
         bench_calls(&plan, transport, &mut over)?;
     }
     over.iter().for_each(|line| eprintln!("proxy: {line}"));
