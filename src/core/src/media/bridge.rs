@@ -360,26 +360,28 @@ impl Bridge {
     fn forward_opaque(&mut self, now: Instant, side: Side, from: SocketAddr, length: usize) -> Verdict {
         let (half, other) = self.halves(side);
         let admitted = half.leg.as_mut().map_or(Err(DropReason::Source), |leg| leg.admit_opaque(now, from));
+        let arriving = half.leg.as_ref().map_or(Arriving::Across, |leg| leg.plan.arriving);
         let result = admitted.and_then(|learned| {
             half.rtp.add(now, length);
-            let leg = other.leg.as_ref().ok_or(DropReason::NoDestination)?;
+            let (toward, receiver) = match arriving {
+                Arriving::Across => (side.other(), other),
+                Arriving::Back => (side, half),
+                Arriving::Dropped => return Err(DropReason::Echo),
+            };
+            let leg = receiver.leg.as_ref().ok_or(DropReason::NoDestination)?;
             let to = leg
                 .destination(Component::Rtp)
                 .filter(|_| leg.plan.opaque)
                 .ok_or(DropReason::NoDestination)?;
-            other.sent.add(now, length);
-            Ok((learned, to))
+            receiver.sent.add(now, length);
+            Ok((learned, toward, to))
         });
         match result {
-            Ok((learned, to)) => {
+            Ok((learned, toward, to)) => {
                 if let Some(address) = learned {
                     self.events.push_back(Event::Learned { side, component: Component::Rtp, address });
                 }
-                let side = match side {
-                    Side::Offerer => Side::Answerer,
-                    Side::Answerer => Side::Offerer,
-                };
-                Verdict::Forward { side, component: Component::Rtp, to, length }
+                Verdict::Forward { side: toward, component: Component::Rtp, to, length }
             }
             Err(reason) => {
                 let (half, _) = self.halves(side);
@@ -501,13 +503,11 @@ fn forward(
     };
     let verdict = match passed {
         Ok((component, to, length)) => {
-            let back = arriving == Arriving::Back;
-            if back {
-                half.sent.add(now, length)
-            } else {
-                other.sent.add(now, length)
-            }
-            let side = if back { side } else { side.other() };
+            let (side, receiver) = match arriving {
+                Arriving::Back => (side, half),
+                Arriving::Across | Arriving::Dropped => (side.other(), other),
+            };
+            receiver.sent.add(now, length);
             Verdict::Forward { side, component, to, length }
         }
         Err(reason) => {

@@ -10,6 +10,7 @@ use sipbox_core::cidr::Cidr;
 use sipbox_core::flow::{ListenerId, ServerKey, Transport};
 use sipbox_core::limits::SIP_MESSAGE_BYTES;
 use sipbox_core::time::Instant;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::JoinHandle;
 
@@ -95,6 +96,11 @@ impl Machine for Echo {
                     text if text.starts_with(b"OPTIONS sip:who@") => {
                         self.say(self.number.to_string().as_bytes());
                     }
+                    // Which connection that came by, in twenty digits.
+                    text if text.starts_with(b"OPTIONS sip:which@") => {
+                        let data = format!("{:020}", flow.connection.unwrap().0).into();
+                        self.outputs.push_back(Output::Transmit { target: Target::Flow(flow), data });
+                    }
                     b"later" => self.timeout = Some(now + Duration::from_millis(50)),
                     _ => self.outputs.push_back(Output::Transmit { target: Target::Flow(flow), data }),
                 }
@@ -156,11 +162,38 @@ impl Running {
         Self::start_crew(1, uris, relays, |options| options.tls = tls)
     }
 
+    /// Workers of whom the first has the only machine.
+    fn start_sole(workers: u8, uris: &[&str]) -> Running {
+        Self::begin(
+            uris,
+            |_| {},
+            move |bound, options, control| {
+                let (lead, others) =
+                    (|| (Some(Echo::default()), Services::default()), |_| (None, Services::default()));
+                work_together(workers, Owners::First, lead, &others, bound, options, control)
+            },
+        )
+    }
+
     pub fn start_crew(
         workers: u8,
         uris: &[&str],
         relays: Vec<SocketAddr>,
         change: impl FnOnce(&mut Options),
+    ) -> Running {
+        Self::begin(uris, change, move |bound, options, control| {
+            let each = |number| {
+                let services = Services { relays: relays.clone(), ..Services::default() };
+                (Echo { number, ..Echo::default() }, services)
+            };
+            work_together(workers, Owners::Each, || each(0), &each, bound, options, control)
+        })
+    }
+
+    fn begin(
+        uris: &[&str],
+        change: impl FnOnce(&mut Options),
+        work: impl FnOnce(Vec<Bound>, Options, Control) -> Result<(), StartError> + Send + 'static,
     ) -> Running {
         let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
         let specs: Vec<Spec> = uris.iter().map(|uri| parse("--listen", uri, &all).unwrap()).collect();
@@ -169,13 +202,7 @@ impl Running {
         let (orders, control) = mpsc::unbounded_channel();
         let mut options = Options { drain: Duration::from_secs(1), ..Options::new("echo", Clock::start()) };
         change(&mut options);
-        let thread = std::thread::spawn(move || {
-            let each = |number| {
-                let services = Services { relays: relays.clone(), ..Services::default() };
-                (Echo { number, ..Echo::default() }, services)
-            };
-            work_together(workers, Owners::Each, || each(0), &each, bound, options, Control::Channel(control))
-        });
+        let thread = std::thread::spawn(move || work(bound, options, Control::Channel(control)));
         Running { addresses, orders, thread: Some(thread) }
     }
 
@@ -392,6 +419,30 @@ fn phone_at(ip: &str) -> UdpSocket {
     let socket = UdpSocket::bind((ip, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
+}
+
+/// Connections are the kernel's to spread; each names its worker in its number.
+#[test]
+fn one_machine_has_the_connections_of_all_workers() {
+    let running = Running::start_sole(3, &["tcp:127.48.0.5:0"]);
+    let mut streams: Vec<_> = (0..60)
+        .map(|_| {
+            let stream = std::net::TcpStream::connect(running.addresses[0]).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+        .collect();
+    let mut workers = std::collections::BTreeSet::new();
+    for (nth, stream) in streams.iter_mut().enumerate() {
+        let ask = request(0, &format!("call-{nth}"), "").replace("sip:who@", "sip:which@");
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut number = [0; 20];
+        stream.read_exact(&mut number).unwrap();
+        workers.insert(std::str::from_utf8(&number).unwrap().parse::<u64>().unwrap() % 3);
+    }
+    assert_eq!(workers.len(), 3, "each worker has its share");
+    running.order(Order::Stop);
+    running.join();
 }
 
 #[test]

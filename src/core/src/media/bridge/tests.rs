@@ -938,3 +938,65 @@ fn an_opaque_leg_looks_into_nothing() {
         }
     }
 }
+
+/// `media-echo`, on a leg in the clear and on one with keys: what comes back has a source of its own, is under our key, and
+/// nothing crosses.
+#[test]
+fn media_comes_back_or_nowhere() {
+    let now = Instant(START);
+    let suite = Suite::AesCm128HmacSha1_80;
+    let key =
+        |from: u8| srtp::Context::from_concatenated(suite, &(from..from + 30).collect::<Vec<u8>>()).unwrap();
+    for is_secure in [false, true] {
+        for (arriving, drops) in [(Arriving::Back, 1), (Arriving::Dropped, 2)] {
+            let mut bridge = Bridge::new(identity().0, anchor());
+            let near = if is_secure { sdes_leg(0, 100, b"", false) } else { plain("192.0.2.1:4000") };
+            bridge.apply(now, Side::Offerer, LegPlan { arriving, ..near });
+            bridge.apply(now, Side::Answerer, plain("192.0.2.2:5000"));
+            let (mut theirs, mut ours) = (key(100), key(0));
+            let seal =
+                |packet: Vec<u8>, protect: &mut dyn FnMut(&mut [u8], usize) -> Result<usize, srtp::Error>| {
+                    if is_secure { sealed(packet, protect) } else { packet }
+                };
+            let sent = seal(rtp(1, 7), &mut |data, length| theirs.protect_rtp(data, length));
+            let (verdict, mut back) =
+                put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &sent);
+            if arriving == Arriving::Back {
+                assert!(
+                    matches!(verdict, Verdict::Forward { side: Side::Offerer, to, .. } if to == address("192.0.2.1:4000"))
+                );
+                if is_secure {
+                    let length = back.len();
+                    let length = ours.unprotect_rtp(&mut back, length).expect("under our key");
+                    back.truncate(length);
+                }
+                assert_eq!(back, rtp(1, !7));
+            } else {
+                assert_eq!(verdict, Verdict::Dropped(DropReason::Echo));
+            }
+            // Reports would tell of what is not passed on.
+            let report =
+                seal(receiver_report(7, BLOCK), &mut |data, length| theirs.protect_rtcp(data, length));
+            let (verdict, _) =
+                put(&mut bridge, now, Side::Offerer, Component::Rtcp, "192.0.2.1:4001", &report);
+            assert_eq!(verdict, Verdict::Dropped(DropReason::Echo));
+            let stats = bridge.stats();
+            assert_eq!(stats.offerer.drops, [(DropReason::Echo, drops)]);
+            assert_eq!((stats.answerer.sent.packets, stats.offerer.sent.packets), (0, 2 - drops));
+        }
+    }
+    // Fax too, which is not looked into.
+    let udptl = [0, 1, 6, 0x11, 0x22];
+    for arriving in [Arriving::Across, Arriving::Back, Arriving::Dropped] {
+        let mut bridge = Bridge::new(identity().0, anchor());
+        let fax = |at| LegPlan { opaque: true, arriving, ..plain(at) };
+        bridge.apply(now, Side::Offerer, fax("192.0.2.1:4000"));
+        bridge.apply(now, Side::Answerer, fax("192.0.2.2:5000"));
+        let (verdict, _) = put(&mut bridge, now, Side::Offerer, Component::Rtp, "192.0.2.1:4000", &udptl);
+        match arriving {
+            Arriving::Across => assert!(matches!(verdict, Verdict::Forward { side: Side::Answerer, .. })),
+            Arriving::Back => assert!(matches!(verdict, Verdict::Forward { side: Side::Offerer, .. })),
+            Arriving::Dropped => assert_eq!(verdict, Verdict::Dropped(DropReason::Echo)),
+        }
+    }
+}
