@@ -12,8 +12,8 @@
 mod setup;
 
 use std::fs;
-use std::io::{Error, ErrorKind, Result};
-use std::net::UdpSocket;
+use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -30,6 +30,8 @@ const ENTRY: u16 = 5062;
 const WINDOW: usize = 16;
 const FLOOD: Duration = Duration::from_secs(3);
 const START: Duration = Duration::from_secs(20);
+/// For an answer to OPTIONS.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// At most so much of Kamailio's CPU.
 const CALL_GOAL: f64 = 0.7;
 const OPTIONS_GOAL: f64 = 1.0;
@@ -145,12 +147,13 @@ fn start(plan: &Plan, server: &str, transport: &str) -> Result<Process> {
     let mut process = Process(command.stderr(log(plan, &format!("{server}.err"))?).spawn()?);
     let probe = UdpSocket::bind((CALLER, 0))?;
     probe.connect((SERVER, PORT))?;
+    let at = probe.local_addr()?;
     probe.set_read_timeout(Some(Duration::from_millis(100)))?;
     let until = Instant::now() + START;
     let mut buffer = [0; 2048];
     for nth in 0.. {
         // Refused while nobody listens.
-        let _ = probe.send(options(&probe, nth)?.as_bytes());
+        let _ = probe.send(options(at, "udp", nth).as_bytes());
         match probe.recv(&mut buffer) {
             Ok(_) => break,
             Err(_) if Instant::now() > until => return Err(failed(format!("{server} does not answer"))),
@@ -163,39 +166,120 @@ fn start(plan: &Plan, server: &str, transport: &str) -> Result<Process> {
     Ok(process)
 }
 
-fn options(from: &UdpSocket, nth: u64) -> Result<String> {
-    let at = from.local_addr()?;
-    Ok(format!(
-        "OPTIONS sip:{SERVER}:{PORT} SIP/2.0\r\nVia: SIP/2.0/UDP {at};branch=z9hG4bK-{nth}-{port}\r\nMax-Forwards: 70\r\n\
+fn options(at: SocketAddr, transport: &str, nth: u64) -> String {
+    let via = transport.to_uppercase();
+    format!(
+        "OPTIONS sip:{SERVER}:{PORT} SIP/2.0\r\nVia: SIP/2.0/{via} {at};branch=z9hG4bK-{nth}-{port}\r\nMax-Forwards: 70\r\n\
          From: <sip:alice@example.com>;tag={nth}\r\nTo: <sip:{SERVER}:{PORT}>\r\nCall-ID: {nth}-{port}@{CALLER}\r\n\
          CSeq: 1 OPTIONS\r\nContact: <sip:alice@{at}>\r\nContent-Length: 0\r\n\r\n",
         port = at.port()
-    ))
+    )
 }
 
 /// As many OPTIONS as are answered in a while, so many under way at a time; microseconds of the server's CPU for each.
-fn flood(server: &Process) -> Result<f64> {
-    let socket = UdpSocket::bind((CALLER, 0))?;
-    socket.connect((SERVER, PORT))?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+fn flood(plan: &Plan, server: &Process, transport: &str) -> Result<f64> {
+    let _secured = if transport == "tls" { secured(plan)? } else { Vec::new() };
+    let mut asker: Box<dyn Asker> = if transport == "udp" {
+        let socket = UdpSocket::bind((CALLER, 0))?;
+        socket.connect((SERVER, PORT))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Box::new(socket)
+    } else {
+        let stream = connect(if transport == "tls" { (CALLER, ENTRY) } else { (SERVER, PORT) })?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Box::new(Stream(stream, Vec::new()))
+    };
+    let at = asker.address()?;
     let (mut sent, mut answered) = (0u64, 0u64);
-    let mut buffer = [0; 2048];
+    let mut ask = |asker: &mut dyn Asker| {
+        sent += 1;
+        asker.ask(options(at, transport, sent).as_bytes())
+    };
+    // What costs once is over: a handshake, a connection.
+    ask(&mut *asker)?;
+    if asker.answers()? == 0 {
+        return Err(failed(format!("no OPTIONS is answered by {transport}")));
+    }
     let begin = (Instant::now(), server.cpu());
     for _ in 0..WINDOW {
-        socket.send(options(&socket, sent)?.as_bytes())?;
-        sent += 1;
+        ask(&mut *asker)?;
     }
     while begin.0.elapsed() < FLOOD {
-        match socket.recv(&mut buffer) {
-            Ok(_) => answered += 1,
-            // Lost: another one takes its place.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        let came = asker.answers()?;
+        answered += came;
+        // Lost: another one takes its place.
+        for _ in 0..came.max(1) {
+            ask(&mut *asker)?;
         }
-        socket.send(options(&socket, sent)?.as_bytes())?;
-        sent += 1;
     }
     Ok((server.cpu() - begin.1) as f64 / 1000.0 / answered.max(1) as f64)
+}
+
+/// socat takes a moment to listen.
+fn connect(to: (&str, u16)) -> Result<TcpStream> {
+    let until = Instant::now() + START;
+    loop {
+        match TcpStream::connect(to) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < until => {
+                sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Sends OPTIONS, and counts what is answered.
+trait Asker {
+    fn address(&self) -> Result<SocketAddr>;
+    fn ask(&mut self, request: &[u8]) -> Result<()>;
+    /// None: nothing came in time.
+    fn answers(&mut self) -> Result<u64>;
+}
+
+impl Asker for UdpSocket {
+    fn address(&self) -> Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn ask(&mut self, request: &[u8]) -> Result<()> {
+        self.send(request).map(drop)
+    }
+
+    fn answers(&mut self) -> Result<u64> {
+        in_time(self.recv(&mut [0; 2048])).map(|length| u64::from(length > 0))
+    }
+}
+
+/// A connection, and the end of what came by it: a head may be cut anywhere.
+struct Stream(TcpStream, Vec<u8>);
+
+impl Asker for Stream {
+    fn address(&self) -> Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn ask(&mut self, request: &[u8]) -> Result<()> {
+        self.0.write_all(request)
+    }
+
+    /// None has a body, so each ends with an empty line.
+    fn answers(&mut self) -> Result<u64> {
+        const END: &[u8] = b"\r\n\r\n";
+        let mut buffer = [0; 65_536];
+        let length = in_time(self.0.read(&mut buffer))?;
+        self.1.extend_from_slice(&buffer[..length]);
+        let answers = self.1.windows(END.len()).filter(|bytes| *bytes == END).count();
+        self.1.drain(..self.1.len().saturating_sub(END.len() - 1));
+        Ok(answers as u64)
+    }
+}
+
+fn in_time(read: Result<usize>) -> Result<usize> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
 }
 
 /// What receives and sends, and does nothing else.
@@ -373,36 +457,40 @@ fn bench_setup(plan: &Plan, over: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn bench_options(plan: &Plan, over: &mut Vec<String>) -> Result<()> {
-    let servers = ["floor", "kamailio", "sipbox"];
+fn bench_options(plan: &Plan, transport: &str, over: &mut Vec<String>) -> Result<()> {
+    // The floor is known for UDP.
+    let servers: &[&str] = &["kamailio", "sipbox", "floor"][..if transport == "udp" { 3 } else { 2 }];
     let mut all = [Vec::new(), Vec::new(), Vec::new()];
     for run in 0..plan.runs {
         for (server, costs) in servers.iter().zip(&mut all) {
-            let process = start(plan, server, "udp")?;
-            let cost = flood(&process)?;
+            let process = start(plan, server, transport)?;
+            let cost = flood(plan, &process, transport)?;
             println!(
-                "{{\"bench\":\"proxy\",\"what\":\"options\",\"server\":\"{server}\",\"workers\":{},\"run\":{run},\"cpu_us\":{cost:.2}}}",
+                "{{\"bench\":\"proxy\",\"what\":\"options\",\"server\":\"{server}\",\"transport\":\"{transport}\",\"workers\":{},\"run\":{run},\
+                 \"cpu_us\":{cost:.2}}}",
                 plan.workers
             );
             costs.push(cost);
         }
     }
-    let [floor, theirs, ours] = all.map(median);
+    let [theirs, ours, floor] = all.map(median);
+    let ratio = ours / theirs;
+    let (mut told, mut beside) = (String::new(), String::new());
+    if transport == "udp" {
+        told = format!(",\"floor_us\":{floor:.2},\"of_floor\":{:.3}", ours / floor);
+        beside = format!("; floor {floor:.2} µs, of it {:.2}", ours / floor);
+    }
     println!(
-        "{{\"bench\":\"proxy\",\"what\":\"options\",\"workers\":{},\"floor_us\":{floor:.2},\"kamailio_us\":{theirs:.2},\"sipbox_us\":{ours:.2},\
-         \"ratio\":{:.3},\"of_floor\":{:.3}}}",
-        plan.workers,
-        ours / theirs,
-        ours / floor
+        "{{\"bench\":\"proxy\",\"what\":\"options\",\"transport\":\"{transport}\",\"workers\":{},\"kamailio_us\":{theirs:.2},\
+         \"sipbox_us\":{ours:.2},\"ratio\":{ratio:.3}{told}}}",
+        plan.workers
     );
     eprintln!(
-        "OPTIONS udp workers {}: floor {floor:7.2} µs, kamailio {theirs:7.2} µs, sipbox {ours:7.2} µs, ratio {:.2}, of the floor {:.2}",
-        plan.workers,
-        ours / theirs,
-        ours / floor
+        "OPTIONS {transport} workers {}: kamailio {theirs:7.2} µs, sipbox {ours:7.2} µs, ratio {ratio:.2}{beside}",
+        plan.workers
     );
-    if ours > theirs * OPTIONS_GOAL {
-        over.push(format!("an OPTIONS: {:.2} of Kamailio's CPU, wanted {OPTIONS_GOAL}", ours / theirs));
+    if ratio > OPTIONS_GOAL {
+        over.push(format!("an OPTIONS by {transport}: {ratio:.2} of Kamailio's CPU, wanted {OPTIONS_GOAL}"));
     }
     Ok(())
 }
@@ -451,8 +539,8 @@ fn bench() -> Result<bool> {
     let mut over = Vec::new();
     let wanted = |name: &str| what == name || what == "all";
     let by_udp = transports.iter().any(|transport| transport == "udp");
-    if by_udp && wanted("options") {
-        bench_options(&plan, &mut over)?;
+    for transport in transports.iter().filter(|_| wanted("options")) {
+        bench_options(&plan, transport, &mut over)?;
     }
     if by_udp && wanted("setup") {
         bench_setup(&plan, &mut over)?;
