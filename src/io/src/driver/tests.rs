@@ -425,21 +425,21 @@ fn phone_at(ip: &str) -> UdpSocket {
 #[test]
 fn one_machine_has_the_connections_of_all_workers() {
     let running = Running::start_sole(3, &["tcp:127.48.0.5:0"]);
-    let mut streams: Vec<_> = (0..60)
-        .map(|_| {
-            let stream = std::net::TcpStream::connect(running.addresses[0]).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream
-        })
-        .collect();
-    let mut workers = std::collections::BTreeSet::new();
-    for (nth, stream) in streams.iter_mut().enumerate() {
-        let ask = request(0, &format!("call-{nth}"), "").replace("sip:who@", "sip:which@");
-        stream.write_all(ask.as_bytes()).unwrap();
+    let connect = || {
+        let stream = std::net::TcpStream::connect(running.addresses[0]).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let worker = |mut stream: &std::net::TcpStream| {
+        stream.write_all(request(0, "call", "").replace("sip:who@", "sip:which@").as_bytes()).unwrap();
         let mut number = [0; 20];
         stream.read_exact(&mut number).unwrap();
-        workers.insert(std::str::from_utf8(&number).unwrap().parse::<u64>().unwrap() % 3);
-    }
+        std::str::from_utf8(&number).unwrap().parse::<u64>().unwrap() % 3
+    };
+    // The first one answers when all are there.
+    worker(&connect());
+    let streams: Vec<_> = (0..60).map(|_| connect()).collect();
+    let workers: std::collections::BTreeSet<_> = streams.iter().map(worker).collect();
     assert_eq!(workers.len(), 3, "each worker has its share");
     running.order(Order::Stop);
     running.join();
