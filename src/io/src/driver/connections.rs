@@ -77,7 +77,7 @@ pub(super) fn queue() -> (Queue, Outbox) {
 
 impl Queue {
     /// Gives it back where the queue is full or its task has ended.
-    fn push(&self, target: Target, data: Bytes) -> Result<(), (Target, Bytes)> {
+    pub fn push(&self, target: Target, data: Bytes) -> Result<(), (Target, Bytes)> {
         let length = data.len();
         if self.bytes.get() + length > QUEUED_BYTES {
             return Err((target, data));
@@ -98,8 +98,15 @@ impl Outbox {
         Some(item)
     }
 
+    /// The next one, if it waits already.
+    pub fn try_next(&mut self) -> Option<(Target, Bytes)> {
+        let item = self.messages.try_recv().ok()?;
+        self.bytes.set(self.bytes.get().saturating_sub(item.1.len()));
+        Some(item)
+    }
+
     /// What will not be written; nothing more is taken.
-    pub fn unsent(mut self, first: Option<(Target, Bytes)>) -> Vec<(Target, Bytes)> {
+    pub fn unsent(mut self, first: impl IntoIterator<Item = (Target, Bytes)>) -> Vec<(Target, Bytes)> {
         self.messages.close();
         let mut unsent: Vec<_> = first.into_iter().collect();
         while let Ok(item) = self.messages.try_recv() {

@@ -29,6 +29,8 @@ const MESSAGE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(3900);
 /// Bytes that are read at a time.
 const READ: usize = 4096;
+/// Bytes from which on no further message is written together with those before.
+const BATCH_BYTES: usize = 16_384;
 
 /// Serves an accepted connection to its end.
 pub(super) async fn accepted<S: AsyncRead + AsyncWrite>(
@@ -135,17 +137,18 @@ async fn pump<S: AsyncRead + AsyncWrite>(
     outbox: &mut Outbox,
     arrivals: &Arrivals,
     (framer, first): (&mut Framer, Duration),
-) -> (String, Option<(Target, Bytes)>) {
+) -> (String, Vec<(Target, Bytes)>) {
     let mut deadline = Instant::now() + first;
+    let mut batch = Vec::new();
     loop {
         framer.buffer_mut().reserve(READ);
         tokio::select! {
             // Cancel safe: bytes that were read are in the buffer.
             read = reader.read_buf(framer.buffer_mut()) => {
                 match read {
-                    Ok(0) => return ("closed by the peer".to_owned(), None),
+                    Ok(0) => return ("closed by the peer".to_owned(), Vec::new()),
                     Ok(_) => {}
-                    Err(error) => return (error.to_string(), None),
+                    Err(error) => return (error.to_string(), Vec::new()),
                 }
                 let mut whole = false;
                 loop {
@@ -153,18 +156,18 @@ async fn pump<S: AsyncRead + AsyncWrite>(
                         Ok(Some(Frame::Message(data))) => {
                             whole = true;
                             if arrivals.send(Arrival::Packet { flow, data }).await.is_err() {
-                                return ("closed by us".to_owned(), None);
+                                return ("closed by us".to_owned(), Vec::new());
                             }
                         }
                         Ok(Some(Frame::Ping)) => {
                             whole = true;
-                            if let Err(reason) = write(writer, b"\r\n").await {
-                                return (reason, None);
+                            if let Err((reason, _)) = write(writer, b"\r\n").await {
+                                return (reason, Vec::new());
                             }
                         }
                         Ok(Some(Frame::Pong)) => whole = true,
                         Ok(None) => break,
-                        Err(error) => return (format!("framing: {error}"), None),
+                        Err(error) => return (format!("framing: {error}"), Vec::new()),
                     }
                 }
                 let now = Instant::now();
@@ -176,29 +179,122 @@ async fn pump<S: AsyncRead + AsyncWrite>(
                 };
             }
             item = outbox.next() => match item {
-                Some((target, data)) => {
-                    if let Err(reason) = write(writer, &data).await {
-                        return (reason, Some((target, data)));
+                Some(item) => {
+                    gather(item, outbox, &mut batch);
+                    if let Err(reason) = write_batch(writer, &mut batch).await {
+                        return (reason, batch);
                     }
                     if !framer.is_partial() {
                         deadline = Instant::now() + IDLE;
                     }
                 }
-                None => return ("closed by us".to_owned(), None),
+                None => return ("closed by us".to_owned(), Vec::new()),
             },
-            () = sleep_until(deadline) => return ("nothing whole came in time".to_owned(), None),
+            () = sleep_until(deadline) => return ("nothing whole came in time".to_owned(), Vec::new()),
         }
     }
 }
 
-async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, data: &[u8]) -> Result<(), String> {
+/// What waits goes out together, in one system call and under TLS in few records.
+fn gather(first: (Target, Bytes), outbox: &mut Outbox, batch: &mut Vec<(Target, Bytes)>) {
+    let mut length = first.1.len();
+    batch.push(first);
+    while length < BATCH_BYTES
+        && let Some(item) = outbox.try_next()
+    {
+        length += item.1.len();
+        batch.push(item);
+    }
+}
+
+/// Empties it, or leaves what could not be written, the one that was begun with it.
+async fn write_batch<S: AsyncWrite>(
+    writer: &mut WriteHalf<S>,
+    batch: &mut Vec<(Target, Bytes)>,
+) -> Result<(), String> {
+    let done = match &batch[..] {
+        [(_, data)] => write(writer, data).await,
+        all => {
+            let parts: Vec<&[u8]> = all.iter().map(|(_, data)| &data[..]).collect();
+            write(writer, &parts.concat()).await
+        }
+    };
+    let Err((reason, mut written)) = done else {
+        batch.clear();
+        return Ok(());
+    };
+    batch.retain(|(_, data)| {
+        let whole = written >= data.len();
+        written = if whole { written - data.len() } else { 0 };
+        !whole
+    });
+    Err(reason)
+}
+
+/// Why it failed, and how many bytes had gone.
+async fn write<S: AsyncWrite>(writer: &mut WriteHalf<S>, data: &[u8]) -> Result<(), (String, usize)> {
+    let mut written = 0;
     let writing = async {
-        writer.write_all(data).await?;
+        while written < data.len() {
+            match writer.write(&data[written..]).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                length => written += length,
+            }
+        }
         writer.flush().await
     };
     match timeout(WRITE, writing).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the peer reads too slowly".to_owned()),
+        Ok(Err(error)) => Err((error.to_string(), written)),
+        Err(_) => Err(("the peer reads too slowly".to_owned(), written)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sipbox_core::flow::{ListenerId, Transport};
+
+    fn item(byte: u8) -> (Target, Bytes) {
+        let remote = ([192, 0, 2, 1], 5060).into();
+        let flow = Flow { transport: Transport::Tcp, listener: ListenerId(0), remote, connection: None };
+        (Target::Flow(flow), vec![byte; 50].into())
+    }
+
+    /// Seventy bytes are taken of three messages of fifty: the first one went, the second was begun.
+    #[tokio::test]
+    async fn what_was_not_wholly_written_together_is_left() {
+        let (ours, theirs) = tokio::io::duplex(70);
+        let (_reader, mut writer) = tokio::io::split(ours);
+        let mut batch: Vec<_> = (0..3).map(item).collect();
+        let gone = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(theirs);
+        };
+        let (done, ()) = tokio::join!(write_batch(&mut writer, &mut batch), gone);
+        assert!(done.is_err());
+        assert_eq!(batch, [item(1), item(2)]);
+        let (ours, mut theirs) = tokio::io::duplex(200);
+        let (_reader, mut writer) = tokio::io::split(ours);
+        batch.insert(0, item(0));
+        write_batch(&mut writer, &mut batch).await.unwrap();
+        let mut heard = [0; 150];
+        theirs.read_exact(&mut heard).await.unwrap();
+        assert!(batch.is_empty() && heard == [[0; 50], [1; 50], [2; 50]].concat()[..]);
+    }
+
+    /// What waits goes together, up to a bound; the rest waits for its turn.
+    #[tokio::test]
+    async fn a_batch_has_an_end() {
+        let (queue, mut outbox) = queue();
+        let long = |byte| (item(byte).0, Bytes::from(vec![byte; 9_000]));
+        for byte in 0..4 {
+            assert!(queue.push(long(byte).0, long(byte).1).is_ok());
+        }
+        let mut batch = Vec::new();
+        let first = outbox.next().await.unwrap();
+        gather(first, &mut outbox, &mut batch);
+        assert_eq!(batch, [long(0), long(1)]);
+        assert_eq!(outbox.unsent(None), [long(2), long(3)]);
     }
 }
